@@ -1,0 +1,76 @@
+//! Grace periods as two counters.
+//!
+//! **Guarantee.** If `cookie()` was called after an object was unlinked and `poll` of that cookie is true, then every section
+//! that could have reached the object has ended, and its reads happened before the poll.
+//!
+//! **Mechanism.** `started` numbers the period that runs (or the last one that ran), `completed` the last that ended:
+//!
+//! ```text
+//! started == completed        idle
+//! started == completed + 1    period `started` is running: somebody scans for readers older than it
+//! ```
+//!
+//! A cookie is `started + 1`: the first period whose start lies wholly after the unlinking. A driver starts a period by raising
+//! `started`, then makes every reader's entry visible (the *heavy* barrier), then scans; readers that entered with a
+//! number below `started` are waited for. See docs/orderings.md: `cookie`, `start`, `enter-epoch`, `complete`, `poll`.
+
+use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::order;
+
+/// Names a grace period that has to pass. Ordered by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cookie(u64);
+
+#[derive(Debug)]
+pub(crate) struct Grace {
+    started: AtomicU64,
+    completed: AtomicU64,
+}
+
+impl Grace {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self { started: AtomicU64::new(1), completed: AtomicU64::new(1) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self { started: AtomicU64::new(1), completed: AtomicU64::new(1) }
+    }
+
+    /// The period that what is unlinked now must wait for.
+    pub(crate) fn cookie(&self) -> Cookie {
+        // Release [cookie]: a read-modify-write, so that the next start reads from it and the unlinking happens before that
+        // period. A plain load would leave writer and driver unordered when they are different threads.
+        Cookie(self.started.fetch_add(0, order!("cookie", AcqRel)) + 1)
+    }
+
+    pub(crate) fn poll(&self, cookie: Cookie) -> bool {
+        // Acquire [poll]: pairs with `complete`, and through it with the exits of the readers that were waited for.
+        self.completed.load(order!("poll", Acquire)) >= cookie.0
+    }
+
+    /// The period a reader enters in.
+    #[inline(always)]
+    pub(crate) fn epoch(&self) -> u64 {
+        // Acquire [enter-epoch]: a reader that reads `s` here is not waited for by period `s`, so it must see what was
+        // unlinked before `s` started.
+        self.started.load(order!("enter-epoch", Acquire))
+    }
+
+    /// Moves time on as far as it goes without waiting. The caller holds the drive lock. `barrier` makes every entry that
+    /// precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than `s` is left.
+    pub(crate) fn advance(&self, barrier: impl FnOnce(), scan: impl FnOnce(u64) -> bool) {
+        // Relaxed: only the holder of the drive lock writes these two.
+        let mut running = self.started.load(Ordering::Relaxed);
+        if running == self.completed.load(Ordering::Relaxed) {
+            // AcqRel [start]: Acquire from the cookies below it, Release to the readers that enter with it.
+            running = self.started.fetch_add(1, order!("start", AcqRel)) + 1;
+            barrier();
+        }
+        if scan(running) {
+            // Release [complete]: hands the scan's acquired exits on to whoever polls.
+            self.completed.store(running, order!("complete", Release));
+        }
+    }
+}
