@@ -31,6 +31,16 @@ impl Chain {
         self.0.is_null()
     }
 
+    /// # Safety
+    ///
+    /// Nobody releases an object of the chain meanwhile.
+    #[cfg(all(feature = "std", not(loom)))]
+    unsafe fn len(&self) -> usize {
+        // SAFETY: (1) by contract the heads are alive.
+        let next = |head: &NonNull<Head>| NonNull::new(unsafe { head.as_ref() }.next.load(Ordering::Relaxed));
+        core::iter::successors(NonNull::new(self.0), next).count()
+    }
+
     /// Releases every object of the chain; how many.
     ///
     /// # Safety
@@ -43,13 +53,24 @@ impl Chain {
             // SAFETY: (1) the head is alive until `release` is called, and the link is read before that.
             let this = unsafe { head.as_ref() };
             at = this.next.load(Ordering::Relaxed);
-            let release = this.release;
             // SAFETY: (1) by this function's contract the object is ours to release, (2) once.
-            unsafe { release(head) };
+            unsafe { if cfg!(loom) { (this.release)(head) } else { call(this.release, head) } };
             released += 1;
         }
         released
     }
+}
+
+/// Calls `release`. The ABI turns an unwinding release into an abort: past it, the rest of the chain would be lost. (Not under
+/// loom, which reports a race by unwinding.)
+///
+/// # Safety
+///
+/// The contract of `release`.
+#[expect(improper_ctypes_definitions, reason = "called from here alone")]
+unsafe extern "C" fn call(release: unsafe fn(NonNull<Head>), head: NonNull<Head>) {
+    // SAFETY: (1) the caller's contract is the callee's.
+    unsafe { release(head) }
 }
 
 /// One CPU's (or one stripe's) part of the backlog, on its own cache lines.
@@ -85,7 +106,8 @@ impl Backlog {
     ///
     /// The contract of `Rcu::defer`.
     pub(crate) unsafe fn push(&self, head: NonNull<Head>) {
-        // Relaxed: a count to act on, nothing is published by it. First, so that it never runs below the truth.
+        // Relaxed: a count to act on, nothing is published by it. First, so that it never runs below the truth. It keeps up
+        // the release sequence of [released].
         self.count.fetch_add(1, Ordering::Relaxed);
         let mut top = self.incoming.load(Ordering::Relaxed);
         loop {
@@ -99,9 +121,10 @@ impl Backlog {
         }
     }
 
-    /// How many objects wait here.
+    /// How many objects wait here, or are being released.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        // Acquire [count]: pairs with [released], so that what the releases did comes before the return of a `barrier`.
+        self.count.load(order!("count", Acquire))
     }
 
     /// Detaches the batch whose period is over, and lets the arrivals start to wait if no batch does.
@@ -136,7 +159,21 @@ impl Backlog {
         if !due.is_empty() {
             // SAFETY: (1) deferred by contract; (2) `turn` detaches only what is over.
             let released = unsafe { due.release() };
-            self.count.fetch_sub(released, Ordering::Relaxed);
+            // Release [released]: to the `barrier` that sees them gone.
+            self.count.fetch_sub(released, order!("released", Release));
         }
+    }
+
+    /// After a fork, in the child: what another thread was pushing or releasing at that moment is lost, so it must not count.
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller holds the drive lock (2) and is the only thread.
+    #[cfg(all(feature = "std", not(loom)))]
+    pub(crate) unsafe fn recount(&self) {
+        let arrivals = Chain(self.incoming.load(Ordering::Relaxed));
+        // SAFETY: (1) the drive lock excludes every other toucher of this cell; (2) nobody releases what is in either list.
+        let waiting = self.waiting.with(|waiting| unsafe { (*waiting).0.len() + arrivals.len() });
+        self.count.store(waiting, Ordering::Relaxed);
     }
 }

@@ -15,7 +15,7 @@
 //! number below `started` are waited for. See docs/orderings.md: `cookie`, `start`, `enter-epoch`, `complete`, `poll`.
 
 use spile_sync::atomic::{AtomicU64, Ordering};
-use spile_sync::order;
+use spile_sync::{order, seeded};
 
 /// Names a grace period that has to pass. Ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +41,10 @@ impl Grace {
     /// The period that what is unlinked now must wait for.
     pub(crate) fn cookie(&self) -> Cookie {
         // Release [cookie]: a read-modify-write, so that the next start reads from it and the unlinking happens before that
-        // period. A plain load would leave writer and driver unordered when they are different threads.
-        Cookie(self.started.fetch_add(0, order!("cookie", AcqRel)) + 1)
+        // period. A plain load would leave writer and driver unordered when they are different threads. Nothing is
+        // acquired: a cookie promises nothing about the past.
+        let running = self.started.fetch_add(0, order!("cookie", Release));
+        Cookie(if seeded!("cookie-not-later") { running } else { running + 1 })
     }
 
     pub(crate) fn poll(&self, cookie: Cookie) -> bool {
@@ -54,7 +56,7 @@ impl Grace {
     #[inline(always)]
     pub(crate) fn epoch(&self) -> u64 {
         // Acquire [enter-epoch]: a reader that reads `s` here is not waited for by period `s`, so it must see what was
-        // unlinked before `s` started.
+        // unlinked before `s` started. It pairs with [cookie], whose release sequence the start of `s` continues.
         self.started.load(order!("enter-epoch", Acquire))
     }
 
@@ -64,8 +66,9 @@ impl Grace {
         // Relaxed: only the holder of the drive lock writes these two.
         let mut running = self.started.load(Ordering::Relaxed);
         if running == self.completed.load(Ordering::Relaxed) {
-            // AcqRel [start]: Acquire from the cookies below it, Release to the readers that enter with it.
-            running = self.started.fetch_add(1, order!("start", AcqRel)) + 1;
+            // Acquire [start]: from the cookies below it, so that what they stand for was unlinked before the barrier. Readers
+            // need no Release here: a read-modify-write hands on what the cookies released.
+            running = self.started.fetch_add(1, order!("start", Acquire)) + 1;
             barrier();
         }
         if scan(running) {

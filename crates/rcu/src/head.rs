@@ -13,8 +13,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// A head that will release its object by calling `release` once, with its own address. `release` runs outside read
-    /// sections, on any thread, and may itself defer; it must not unwind.
+    /// A head that will release its object by calling `release` once, with its own address. `release` runs on any thread and may
+    /// itself defer; it must not wait for releases (`barrier`), nor help with them (`relieve`, `synchronize`: each would nest
+    /// inside the last). One that unwinds aborts the process.
     pub fn new(release: unsafe fn(NonNull<Head>)) -> Self {
         Self { next: AtomicPtr::new(null_mut()), release }
     }

@@ -92,7 +92,8 @@ impl<'c, M: Machine> Qsbr<'c, M> {
     /// # Safety
     ///
     /// (1) `machine.cpu()` is below `cpus.len()` and true for the length of each call; (2) a CPU enters sections only between
-    /// [`online`](Self::online) and [`idle`](Self::idle); (3) `cpus` belongs to no other domain.
+    /// [`online`](Self::online) and [`idle`](Self::idle); (3) `cpus` belongs to no other domain, now or later; (4) nobody calls
+    /// `synchronize` or [`barrier`](Self::barrier) inside a section, or `machine.relax` notices and does not return.
     pub unsafe fn new(cpus: &'c [Cpu], machine: M) -> Self {
         Self { grace: Grace::new(), drive: TryLock::new(), cpus, machine }
     }
@@ -103,9 +104,15 @@ impl<'c, M: Machine> Qsbr<'c, M> {
     }
 
     /// This CPU begins to read: it came online, left idle, or takes an interrupt in idle.
-    pub fn online(&self) {
+    ///
+    /// # Safety
+    ///
+    /// This CPU is in no read section.
+    pub unsafe fn online(&self) {
         let cpu = self.this();
-        cpu.word.store(self.grace.epoch() << 1 | 1, Ordering::Relaxed);
+        // Release [come-online]: a scan that reads this word passes over the sections before it, whose end `idle` released to a
+        // scan that reads `idle`'s word alone.
+        cpu.word.store(self.grace.epoch() << 1 | 1, order!("come-online", Release));
         // [online] against [scan-cpus]: either the driver sees this CPU, or the CPU sees what was unlinked.
         fence!("online");
     }
@@ -156,12 +163,12 @@ impl<'c, M: Machine> Qsbr<'c, M> {
 
     /// Moves time on and runs what is due. Holds nothing while a release runs.
     fn help(&self) {
+        self.drive();
         for cpu in self.cpus {
             let due = {
                 let Some(_driving) = self.drive.try_lock() else {
                     return;
                 };
-                self.advance();
                 // SAFETY: (1) the drive lock is held.
                 unsafe { cpu.backlog.turn(&self.grace) }
             };
@@ -172,12 +179,13 @@ impl<'c, M: Machine> Qsbr<'c, M> {
 
     /// Waits until nothing is deferred any more.
     ///
-    /// # Panics
-    ///
-    /// Never; inside a read section it would not return.
+    /// Inside a read section it would not return: see [`new`](Self::new).
     pub fn barrier(&self) {
+        let mut round = 0;
         while self.backlog() > 0 {
             self.synchronize();
+            self.machine.relax(round);
+            round += 1;
         }
     }
 }
@@ -228,18 +236,16 @@ unsafe impl<M: Machine> Rcu for Qsbr<'_, M> {
         self.cpus.iter().map(|cpu| cpu.backlog.count()).sum()
     }
 
-    /// As the trait says; whether the caller is in a section is not known here, so a caller in one only delays itself
-    /// while the backlog is below eight times the bound, and must not call above it.
+    /// Helps as the trait says, but never waits: the caller may be in a section, which is not known here. Where nothing
+    /// is held and memory is short, a kernel calls `synchronize`.
     fn relieve(&self) {
-        let waiting = self.backlog();
-        if waiting > 8 * BACKLOG_BOUND {
-            self.synchronize();
-        } else if waiting > BACKLOG_BOUND {
+        if self.backlog() > BACKLOG_BOUND {
             self.help();
         }
     }
 
-    /// As the trait says; a section is not known here, so inside one this does not return instead of panicking.
+    /// As the trait says; a section is not known here, so inside one this does not return instead of panicking: see
+    /// [`Qsbr::new`].
     fn synchronize(&self) {
         let cookie = self.cookie();
         let mut round = 0;
@@ -249,6 +255,5 @@ unsafe impl<M: Machine> Rcu for Qsbr<'_, M> {
             self.help();
             round += 1;
         }
-        self.help();
     }
 }

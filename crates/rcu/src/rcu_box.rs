@@ -55,19 +55,23 @@ impl<T> RcuBox<T> {
     ///
     /// # Safety
     ///
-    /// (1) `value` came from [`into_raw`](Self::into_raw) of the same `T`; (2) each such pointer is taken back once.
+    /// (1) `value` came from [`into_raw`](Self::into_raw) of the same `T`; (2) each such pointer is taken back once; (3) while a
+    /// reader may still hold what it reached by it, the box is neither dropped nor written to, only
+    /// [`defer`](Self::defer)red, to the domain of those readers; (4) no new reader can reach it.
     pub unsafe fn from_raw(value: NonNull<T>) -> Self {
         // SAFETY: (1) by contract `value` lies in an `Inner<T>`, whose provenance the pointer kept.
         Self(unsafe { value.byte_sub(core::mem::offset_of!(Inner<T>, value)) }.cast())
     }
 
-    /// Drops the value after a grace period of `rcu`. Never waits, never allocates.
+    /// Drops the value after a grace period of `rcu`. Never waits, never allocates. The drop runs on any thread, as
+    /// [`Head::new`] says: one that panics aborts the process.
     pub fn defer<R: Rcu>(self, rcu: &R)
     where
         T: Send + 'static,
     {
         let inner = core::mem::ManuallyDrop::new(self).0;
-        // SAFETY: (1) owning the box, nobody else can hand it to new readers; (2) ownership ends here; (3) `T: Send + 'static`.
+        // SAFETY: (1) nobody else hands it to new readers: a box is owned, or came from `from_raw`, whose caller owes it; (2)
+        // ownership ends here; (3) `T: Send + 'static`.
         unsafe { rcu.defer(inner.cast()) };
     }
 }

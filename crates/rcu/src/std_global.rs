@@ -1,11 +1,11 @@
 //! The domain of a `std` process.
 //!
-//! **Guarantee.** As [`slots`], and: the first section of a thread may be inside a signal handler, or in the destructor of a
-//! thread-local; threads may end at any time, inside a section too; after `fork` the child goes on with its one thread.
+//! **Guarantee.** As [`slots`](crate::slots), and: the first section of a thread may be inside a signal handler, or in the
+//! destructor of a thread-local; threads may end at any time; after `fork` the child goes on with its one thread.
 //!
 //! **Mechanism.** A thread finds its slot through a thread-local pointer without a destructor, which exists from the thread's
-//! first to its last instruction. Nothing is registered for thread exit: a driver that has waited for long asks the kernel
-//! whether the owner is alive (`tgkill` with signal 0), and so does a claim before it maps another block. Where the kernel has
+//! first to its last instruction. Nothing is registered for thread exit: a claim that finds no free slot asks the kernel
+//! which owners are alive (`tgkill` with signal 0) before it maps another block. Where the kernel has
 //! `membarrier(2)` (`PRIVATE_EXPEDITED`), readers pay a compiler fence and drivers an expedited barrier on all CPUs that run
 //! this process; elsewhere both pay a SeqCst fence. Which one is decided before the first slot is claimed, by registering
 //! for it.
@@ -19,9 +19,20 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::{NonNull, null};
 use core::sync::atomic::compiler_fence;
+use core::time::Duration;
 use spile_sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The read-copy-update domain of this process.
+///
+/// A signal handler may `read`, `poll`, take a `cookie`, `drive` and `defer`; it drops the guards it made and no others. It must
+/// not `synchronize`, `relieve` or `barrier`: it may have interrupted the one who runs the period.
+///
+/// After `fork` the child has the sections of the thread that forked, and whatever was deferred; an object that another thread
+/// was releasing at that moment is lost in the child. What a section of another thread protected is not protected
+/// there. A release or a signal handler must not fork, and a child made by a bare `clone` system call must not use RCU.
+///
+/// A guard that is leaked keeps its section open for ever, past the end of its thread too: `Box::leak` makes it lend
+/// references that outlive the thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Global;
 
@@ -50,7 +61,11 @@ const MEMBARRIER: u32 = 2;
 #[derive(Debug)]
 struct Process;
 
-impl Host for Process {
+// SAFETY: (1) both are a SeqCst fence, or `light` orders the compiler and membarrier puts a full fence into every running thread
+// between its call and its return, the caller's included; all threads use the same of the two, see `start`; (2) as fences;
+// (3) a new mapping, never unmapped (elsewhere: an allocation, never freed); (4) the kernel forgets a thread's number after
+// its last instruction in user mode and a full fence, and `is_dead` ends in an Acquire fence (elsewhere: never dead).
+unsafe impl Host for Process {
     #[inline(always)]
     fn light() {
         // Relaxed: decided before this thread claimed its slot, and never changed.
@@ -70,8 +85,6 @@ impl Host for Process {
     }
 
     fn grow() -> Option<NonNull<Block>> {
-        // Cheaper than memory: slots of threads that are gone.
-        DOMAIN.bury();
         os::zeroed_block()
     }
 
@@ -82,8 +95,11 @@ impl Host for Process {
     fn relax(round: u32) {
         if round < 16 {
             spile_sync::hint::spin_loop();
-        } else {
+        } else if round < 256 {
             std::thread::yield_now();
+        } else {
+            // A reader may sleep in its section: so do we.
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
 
@@ -107,12 +123,12 @@ fn claim() -> &'static Slot {
         // No block could be mapped. A read section cannot fail and cannot go on unprotected.
         os::die("spile-rcu: no memory for a reader's slot");
     };
-    // A handler that interrupted us may have claimed one (perhaps this very one) and left it for the thread.
+    // A handler that interrupted us may have claimed one and left it for the thread. If one comes between this look and
+    // the `set`, its slot, in no section any more, is idle until the thread ends.
     match mine() {
         Some(earlier) => {
-            if !core::ptr::eq(earlier, claimed) {
-                DOMAIN.give_back(claimed);
-            }
+            // SAFETY: (1) claimed above; (2) not entered; (3) known to nobody.
+            unsafe { DOMAIN.give_back(claimed) };
             earlier
         }
         None => {
@@ -132,7 +148,8 @@ fn start() {
 }
 
 impl Global {
-    /// Waits until everything deferred before this call has been released (by this thread or another).
+    /// Waits until everything deferred before this call has been released (by this thread or another), and what others defer
+    /// meanwhile. What the releases did happens before the return.
     ///
     /// # Panics
     ///
@@ -159,7 +176,8 @@ unsafe impl Rcu for Global {
             Some(slot) => slot,
             None => claim(),
         };
-        DOMAIN.enter(slot);
+        // SAFETY: (1) this thread's slot, kept until the thread ends.
+        unsafe { DOMAIN.enter(slot) };
         GlobalGuard { slot, pinned: PhantomData }
     }
 
@@ -209,14 +227,15 @@ unsafe impl Rcu for Global {
 impl Drop for GlobalGuard {
     #[inline(always)]
     fn drop(&mut self) {
-        DOMAIN.leave(self.slot);
+        // SAFETY: (1) this thread's slot, for a guard stays on its thread; (2) this guard entered it, and leaves it once.
+        unsafe { DOMAIN.leave(self.slot) };
     }
 }
 
 /// Linux and Android, outside Miri: membarrier, thread numbers that can be asked after, fork.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 mod os {
-    use super::{Block, DOMAIN, NonNull, mine};
+    use super::{Block, DOMAIN, NonNull, Ordering, fence, mine};
     use spile_sync::lock::TryLockGuard;
 
     const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
@@ -246,11 +265,20 @@ mod os {
         unsafe { libc::syscall(libc::SYS_gettid) as u32 }
     }
 
+    #[cfg(target_os = "android")]
+    use libc::__errno as errno;
+    #[cfg(target_os = "linux")]
+    use libc::__errno_location as errno;
+
     pub(super) fn is_dead(owner: u32) -> bool {
-        // SAFETY: (1) signal 0 checks and delivers nothing; (2) errno is this thread's.
+        // SAFETY: (1) signal 0 checks and delivers nothing; (2) errno is this thread's, and as it was for whom we interrupt.
         unsafe {
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), owner as libc::c_int, 0) == -1
-                && *libc::__errno_location() == libc::ESRCH
+            let errno = errno();
+            let before = *errno;
+            let gone = libc::syscall(libc::SYS_tgkill, libc::getpid(), owner as libc::c_int, 0) == -1 && *errno == libc::ESRCH;
+            *errno = before;
+            fence(Ordering::Acquire);
+            gone
         }
     }
 
@@ -300,7 +328,8 @@ mod os {
     }
 
     unsafe extern "C" fn after_fork_child() {
-        DOMAIN.forked(mine(), thread_number());
+        // SAFETY: (1) a child has one thread; (2) `before_fork` took the lock; (3) as `Global` demands of whoever forks.
+        unsafe { DOMAIN.forked(mine(), thread_number()) };
         // SAFETY: as in the parent, whose copy we are.
         drop(unsafe { TryLockGuard::recall(DOMAIN.drive_lock()) });
     }
@@ -330,7 +359,8 @@ mod os {
             // A later destructor that reads claims a slot anew, and that one stays with its number.
             if let Some(slot) = mine().filter(|slot| !slot.in_section()) {
                 SLOT.set(core::ptr::null());
-                DOMAIN.give_back(slot);
+                // SAFETY: (1) this thread's slot; (2) in no section; (3) forgotten above.
+                unsafe { DOMAIN.give_back(slot) };
             }
         }
     }

@@ -33,10 +33,7 @@ impl TryLock {
     pub fn try_lock(&self) -> Option<TryLockGuard<'_>> {
         // Acquire [lock]: pairs with the Release of the last holder's drop, so that its writes are seen.
         // Relaxed on failure: nothing is read.
-        self.0
-            .compare_exchange(false, true, crate::order!("lock", Acquire), Ordering::Relaxed)
-            .ok()
-            .map(|_| TryLockGuard(self))
+        self.0.compare_exchange(false, true, crate::order!("lock", Acquire), Ordering::Relaxed).ok().map(|_| TryLockGuard(self))
     }
 }
 

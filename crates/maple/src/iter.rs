@@ -1,0 +1,236 @@
+//! Walking the ranges in order.
+//!
+//! **Guarantee.** As [`RangeTree::iter`](crate::RangeTree::iter): ascending or descending, never a key twice that nobody changed,
+//! never a hole where keys stay covered. Allocates nothing; each step is bounded by the tree's height and by the
+//! erased and reserved ranges passed over.
+//!
+//! **Mechanism.** Each end keeps the way it came: the nodes from the root to a leaf, and the leaf's part of the key space as these
+//! nodes have it. Going on, it takes the neighbouring child of the lowest node that has one. These nodes may have been
+//! replaced meanwhile; frozen, they still divide the same keys among their children, so the walk covers each key once, and what
+//! it finds through them was in the tree during the walk.
+
+use crate::handle::Handle;
+use crate::node::{self, Entry, Inner, Leaf, NodePtr, shows};
+use crate::span::Span;
+use crate::tree::{MAX_HEIGHT, by_ref};
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
+use spile_sync::atomic::AtomicPtr;
+
+/// The ranges of a tree that touch a span, ascending, with what they hold.
+pub struct Iter<'g, H: Handle> {
+    root: &'g AtomicPtr<()>,
+    within: Span,
+    front: Walk<'g>,
+    back: Walk<'g>,
+    /// What is left: entries at or above `front` and at or below `back`.
+    done: bool,
+    handles: PhantomData<&'g H>,
+}
+
+/// One end of a walk: a place in a leaf and the way to it.
+struct Walk<'g> {
+    way: [MaybeUninit<(&'g Inner, u8)>; MAX_HEIGHT],
+    height: usize,
+    leaf: Option<Leaf<'g>>,
+    /// Forward: the next entry. Backward: one past the next.
+    at: usize,
+    len: usize,
+}
+
+impl<'g> Walk<'g> {
+    const START: Self = Self { way: [const { MaybeUninit::uninit() }; MAX_HEIGHT], height: 0, leaf: None, at: 0, len: 0 };
+
+    fn level(&self, i: usize) -> (&'g Inner, usize) {
+        debug_assert!(i < self.height);
+        // SAFETY: (1) levels below `height` were written by `descend`.
+        let (inner, at) = unsafe { self.way[i].assume_init() };
+        (inner, at as usize)
+    }
+
+    /// Goes down from `node`, choosing a child at each level.
+    #[inline]
+    fn descend(&mut self, mut node: NodePtr, choose: impl Fn(&Inner) -> usize) {
+        while node.is_inner() {
+            // SAFETY: (1) of that kind; (2) reached under the section whose guard outlives `'g`, or by the writer.
+            let inner: &'g Inner = unsafe { node.inner() };
+            let i = choose(inner);
+            self.way[self.height].write((inner, i as u8));
+            self.height += 1;
+            node = inner.child(i);
+        }
+        // SAFETY: as above.
+        let leaf = unsafe { node.leaf() };
+        self.len = leaf.len();
+        self.leaf = Some(leaf);
+    }
+
+    /// To the first entry of the leaf after this one; false if there is none.
+    fn next_leaf(&mut self) -> bool {
+        while self.height > 0 {
+            let (inner, i) = self.level(self.height - 1);
+            self.height -= 1;
+            if i + 1 < inner.len() {
+                self.way[self.height].write((inner, (i + 1) as u8));
+                self.height += 1;
+                self.descend(inner.child(i + 1), |_| 0);
+                self.at = 0;
+                return true;
+            }
+        }
+        self.leaf = None;
+        false
+    }
+
+    /// To the last entry of the leaf before this one; false if there is none.
+    fn prev_leaf(&mut self) -> bool {
+        while self.height > 0 {
+            let (inner, i) = self.level(self.height - 1);
+            self.height -= 1;
+            if i > 0 {
+                self.way[self.height].write((inner, (i - 1) as u8));
+                self.height += 1;
+                self.descend(inner.child(i - 1), |inner| inner.len() - 1);
+                self.at = self.len;
+                return true;
+            }
+        }
+        self.leaf = None;
+        false
+    }
+}
+
+impl<'g, H: Handle> Iter<'g, H> {
+    pub(crate) fn new(root: &'g AtomicPtr<()>, within: Span) -> Self {
+        Self { root, within, front: Walk::START, back: Walk::START, done: false, handles: PhantomData }
+    }
+
+    /// Finds the first leaf, at the first call.
+    fn start_front(&mut self) {
+        let root = NodePtr::from_raw(node::load(self.root));
+        if root.is_null() {
+            self.done = true;
+            return;
+        }
+        let key = self.within.first();
+        self.front.descend(root, |inner| inner.index(key));
+        self.front.at = self.front.leaf.map_or(0, |leaf| leaf.index(key));
+    }
+
+    fn start_back(&mut self) {
+        let root = NodePtr::from_raw(node::load(self.root));
+        if root.is_null() {
+            self.done = true;
+            return;
+        }
+        let key = self.within.last();
+        self.back.descend(root, |inner| inner.index(key));
+        // One past the entry that covers the key, or that follows it: the latter is passed over below.
+        self.back.at = self.back.leaf.map_or(0, |leaf| leaf.len().min(leaf.index(key) + 1));
+    }
+
+    /// The next entry in ascending order, reserved ones included.
+    #[inline]
+    pub(crate) fn next_entry(&mut self) -> Option<Entry> {
+        if self.front.leaf.is_none() && !self.done {
+            self.start_front();
+        }
+        while !self.done {
+            let Some(leaf) = self.front.leaf else { break };
+            while self.front.at < self.front.len {
+                let entry = leaf.entry(self.front.at);
+                self.front.at += 1;
+                if entry.raw.is_null() {
+                    continue;
+                }
+                if entry.span.first() > self.within.last() {
+                    self.done = true;
+                    return None;
+                }
+                // An entry below was there when the leaf was chosen, and covers keys that were walked already.
+                if entry.span.last() >= self.within.first() {
+                    self.narrow_from_below(entry.span);
+                    return Some(entry);
+                }
+            }
+            if !self.front.next_leaf() {
+                break;
+            }
+        }
+        self.done = true;
+        None
+    }
+
+    /// The next entry in descending order, reserved ones included.
+    pub(crate) fn next_entry_back(&mut self) -> Option<Entry> {
+        if self.back.leaf.is_none() && !self.done {
+            self.start_back();
+        }
+        while !self.done {
+            let Some(leaf) = self.back.leaf else { break };
+            while self.back.at > 0 {
+                self.back.at -= 1;
+                let entry = leaf.entry(self.back.at);
+                if entry.raw.is_null() || entry.span.first() > self.within.last() {
+                    continue;
+                }
+                if entry.span.last() < self.within.first() {
+                    self.done = true;
+                    return None;
+                }
+                self.narrow_from_above(entry.span);
+                return Some(entry);
+            }
+            if !self.back.prev_leaf() {
+                break;
+            }
+        }
+        self.done = true;
+        None
+    }
+
+    /// What is at or below `seen` has been walked.
+    #[inline]
+    fn narrow_from_below(&mut self, seen: Span) {
+        match Span::new(seen.last().saturating_add(1), self.within.last()) {
+            Some(rest) if seen.last() < u64::MAX => self.within = rest,
+            _ => self.done = true,
+        }
+    }
+
+    fn narrow_from_above(&mut self, seen: Span) {
+        match seen.first().checked_sub(1).and_then(|last| Span::new(self.within.first(), last)) {
+            Some(rest) => self.within = rest,
+            None => self.done = true,
+        }
+    }
+}
+
+impl<'g, H: Handle> Iterator for Iter<'g, H> {
+    type Item = (Span, H::Ref<'g>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = self.next_entry()?;
+            if shows(entry.raw) {
+                // SAFETY: (1) shown by this tree; (2) alive during `'g`, whose section the guard keeps.
+                return Some((entry.span, unsafe { by_ref::<H>(entry.raw) }));
+            }
+        }
+    }
+}
+
+impl<H: Handle> DoubleEndedIterator for Iter<'_, H> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = self.next_entry_back()?;
+            if shows(entry.raw) {
+                // SAFETY: as in `next`.
+                return Some((entry.span, unsafe { by_ref::<H>(entry.raw) }));
+            }
+        }
+    }
+}
+
+impl<H: Handle> core::iter::FusedIterator for Iter<'_, H> {}
