@@ -226,8 +226,7 @@ pub(crate) unsafe fn highest(root: NodePtr, fit: Fit, within: Span) -> Option<u6
         // SAFETY: (1) the caller is the writer.
         let (leaf, part) = unsafe { leaf_down(root, fit.size, from) };
         if let Some(leaf) = leaf {
-            let found =
-                areas_down(leaf, part).filter_map(|area| meet(area, within)).find_map(|area| fit.highest_in(area));
+            let found = areas_down(leaf, part).filter_map(|area| meet(area, within)).find_map(|area| fit.highest_in(area));
             if found.is_some() {
                 return found;
             }

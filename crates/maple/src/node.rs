@@ -319,9 +319,7 @@ impl Narrow {
     fn shift_for(entries: &[Entry]) -> Option<u8> {
         let base = entries[0].span.first();
         // The end of the whole key space is aligned to everything; its sum wraps to zero, which says so.
-        let bits = entries.iter().fold(0, |bits, e| {
-            bits | (e.span.first() - base) | (e.span.last() - base).wrapping_add(1)
-        });
+        let bits = entries.iter().fold(0, |bits, e| bits | (e.span.first() - base) | (e.span.last() - base).wrapping_add(1));
         let shift = bits.trailing_zeros().min(63);
         let reach = (entries[entries.len() - 1].span.last() - base) >> shift;
         (reach < i32::MAX as u64).then_some(shift as u8)

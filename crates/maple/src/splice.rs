@@ -340,9 +340,11 @@ impl<'t, R: Rcu, A: NodeAlloc> Hands<'t, R, A> {
                 if same_part && count == 1 && is_one(&l, &r) {
                     return self.stock.reserve(self.rcu, self.alloc, need);
                 }
-                // Kept on the left, new, kept on the right; when they are few, a neighbour may be taken in.
-                let children = l.at + count + (r.inner.len() - 1 - r.at);
-                count = if children < FEW { 2 } else { children.div_ceil(INNER) };
+                // Kept on the left and on the right, and new. When those that are sure to come (not one more that was taken
+                // in below) are few, a neighbour may be taken in, and two nodes come of it.
+                let kept = l.at + (r.inner.len() - 1 - r.at);
+                let least = if kept > FEW { 1 } else { 2 };
+                count = (kept + count).div_ceil(INNER).max(least);
                 need.large += count;
                 // The node that must be told of a moved beginning stands in this one, or further up.
                 same_part = same_part || l.at > 0;
@@ -507,11 +509,11 @@ impl Climb {
 
     /// How many leaves the entries will take, by class.
     fn leaves_needed(&self) -> Need {
-        // Which way the tree grows is not known here: both ways of cutting are counted.
+        // Which way the tree grows is not known here: all ways of cutting are counted.
         let mut most = Need::default();
-        for grows in [false, true] {
+        for (up, down) in [(false, false), (true, false), (false, true)] {
             let mut need = Need::default();
-            for part in leaf_parts(&self.entries, grows, grows).iter() {
+            for part in leaf_parts(&self.entries, up, down).iter() {
                 match Kind::for_entries(part).class() {
                     node::Class::Small => need.small += 1,
                     node::Class::Large => need.large += 1,

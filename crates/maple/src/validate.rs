@@ -88,7 +88,8 @@ fn check(node: NodePtr, part: Span, depth: usize, leaf_depth: &mut Option<usize>
             rule(spans().zip(spans().skip(1)).all(|(a, b)| a.last() < b.first()), "entries ascend, apart")?;
             rule(spans().all(|span| part.covers(span)), "entries lie in their leaf's part")?;
             rule(leaf.entries().next().is_some() || depth == 0, "a leaf below a parent is not all erased")?;
-            let begins = !leaf.slot(0).load(spile_sync::atomic::Ordering::Relaxed).is_null() && leaf.span(0).first() == part.first();
+            let begins =
+                !leaf.slot(0).load(spile_sync::atomic::Ordering::Relaxed).is_null() && leaf.span(0).first() == part.first();
             rule(begins || part.first() == 0, "every leaf but the first begins with a range")?;
             return Ok(gap::longest_in(leaf, part));
         }

@@ -122,9 +122,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
 
     /// The first range that `window` would cut, at either end.
     fn cut(&self, window: Span) -> Option<Span> {
-        let sticks_out = |(span, raw): (Span, NonNull<()>)| {
-            (!window.covers(span) && shows(raw.as_ptr())).then_some(span)
-        };
+        let sticks_out = |(span, raw): (Span, NonNull<()>)| (!window.covers(span) && shows(raw.as_ptr())).then_some(span);
         let at_first = self.tree.entry_at(window.first()).and_then(sticks_out);
         at_first.or_else(|| self.tree.entry_at(window.last()).and_then(sticks_out))
     }
@@ -216,9 +214,8 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         entries: [(Span, Option<H>); N],
     ) -> Result<Displaced<'_, H, R>, Rejected<[(Span, Option<H>); N], Refused>> {
         const { assert!(N <= MAX_NEW, "a change brings at most 16 ranges") };
-        let misplaced = (0..N).find(|&i| {
-            !window.covers(entries[i].0) || (i > 0 && entries[i - 1].0.last() >= entries[i].0.first())
-        });
+        let misplaced =
+            (0..N).find(|&i| !window.covers(entries[i].0) || (i > 0 && entries[i - 1].0.last() >= entries[i].0.first()));
         if let Some(why) = misplaced.map(Refused::Misplaced).or_else(|| self.cut(window).map(Refused::Cuts)) {
             return Err(Rejected { why, given: entries });
         }

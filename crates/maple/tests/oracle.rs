@@ -241,7 +241,10 @@ fn run(seed: u64, ops: usize, keys: usize, failures: bool) -> usize {
                     if w.reserve(span, 1).is_ok() {
                         flaky.left.store(0, Relaxed);
                         let need = w.bound(span, 1);
-                        drop(w.store(span, token).unwrap_or_else(|_| panic!("seed {seed} op {op}: {span} failed in spite of {need:?}")));
+                        drop(
+                            w.store(span, token)
+                                .unwrap_or_else(|_| panic!("seed {seed} op {op}: {span} failed in spite of {need:?}")),
+                        );
                         let id = naive.id();
                         naive.fill(from, reach, Cell::Held(id, value));
                     }
@@ -307,11 +310,7 @@ fn compare(tree: &mut RangeTree<Token, Global, &Flaky>, naive: &Naive, map: &Map
             assert_eq!(show(tree.prev(&g, key)), held.iter().rfind(|(s, _)| s.last() < key).copied(), "{at}: prev");
             let j = (i + rng.below(5) as usize).min(naive.cells.len() - 1);
             let within = map.span(i, j);
-            assert_eq!(
-                tree.is_free(&g, within),
-                naive.cells[i..=j].iter().all(|c| *c == Cell::Free),
-                "{at}: is_free {within}"
-            );
+            assert_eq!(tree.is_free(&g, within), naive.cells[i..=j].iter().all(|c| *c == Cell::Free), "{at}: is_free {within}");
             let seen: Vec<_> = tree.iter(&g, within).map(|(s, _)| s).collect();
             let want: Vec<_> = held.iter().map(|h| h.0).filter(|s| s.overlaps(within)).collect();
             assert_eq!(seen, want, "{at}: iter within {within}");
@@ -361,9 +360,7 @@ fn naive_gap(taken: &[Span], fit: Fit, within: Span) -> (Option<u64>, Option<u64
     let up = |k: u128| if k <= offset { offset } else { (k - offset).div_ceil(align) * align + offset };
     let down = |k: u128| (k >= offset).then(|| (k - offset) / align * align + offset);
     let low = free.iter().find_map(|&(a, b)| Some(up(a)).filter(|&s| s + size - 1 <= b));
-    let high = free.iter().rev().find_map(|&(a, b)| {
-        down((b + 1).checked_sub(size)?).filter(|&s| s >= a)
-    });
+    let high = free.iter().rev().find_map(|&(a, b)| down((b + 1).checked_sub(size)?).filter(|&s| s >= a));
     (low.map(|k| k as u64), high.map(|k| k as u64))
 }
 
