@@ -5,9 +5,12 @@
 extern crate alloc;
 
 mod buf;
+mod build;
 mod gap;
 mod handle;
 mod iter;
+#[cfg(all(feature = "std", not(loom)))]
+pub mod map;
 mod node;
 mod path;
 mod span;
@@ -17,9 +20,12 @@ mod tree;
 mod validate;
 mod writer;
 
+pub use build::Unbuilt;
 pub use gap::{BadFit, Fit};
 pub use handle::{Handle, Token};
 pub use iter::Iter;
+#[cfg(all(feature = "std", not(loom)))]
+pub use map::{RangeMap, ReadMap};
 pub use span::{EmptySpan, Span};
 pub use splice::MAX_NEW;
 pub use stock::{Heap, Need, NoMemory, NodeAlloc};

@@ -92,6 +92,12 @@ impl TryFrom<RangeInclusive<u64>> for Span {
     }
 }
 
+impl From<core::convert::Infallible> for EmptySpan {
+    fn from(never: core::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl From<Span> for RangeInclusive<u64> {
     fn from(span: Span) -> Self {
         span.first..=span.last

@@ -44,6 +44,13 @@ impl<T> RcuBox<T> {
         Ok(Self(inner))
     }
 
+    /// The value, out of its box.
+    pub fn into_inner(self) -> T {
+        let inner = core::mem::ManuallyDrop::new(self).0;
+        // SAFETY: (1) allocated by `new` or `try_new` with the global allocator and this layout; (2) owned, and given up above.
+        unsafe { Box::from_raw(inner.as_ptr()) }.value
+    }
+
     /// Gives up ownership as a pointer to the value. Take it back with [`from_raw`](Self::from_raw).
     pub fn into_raw(this: Self) -> NonNull<T> {
         let inner = core::mem::ManuallyDrop::new(this).0;
