@@ -10,7 +10,7 @@ use crate::gap;
 use crate::handle::Handle;
 use crate::node::{self, Child, Class, Entry, INNER, Kind, LEAF, NodePtr, shows};
 use crate::span::Span;
-use crate::stock::{Need, NoMemory, NodeAlloc, Stock};
+use crate::stock::{NoMemory, NodeAlloc, Stock};
 use crate::tree::{RangeTree, by_ref, drop_under};
 use crate::writer::Writer;
 use core::fmt;
@@ -74,7 +74,7 @@ impl Queue {
 }
 
 /// A tree that nobody else sees yet.
-struct Builder<'b, H, R, A> {
+struct Builder<'b, H: Handle, R, A> {
     stock: &'b mut Stock,
     rcu: &'b R,
     alloc: &'b A,
@@ -102,11 +102,7 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> Builder<'_, H, R, A> {
     }
 
     fn block(&mut self, class: Class) -> Result<core::ptr::NonNull<u8>, NoMemory> {
-        let need = match class {
-            Class::Small => Need { small: 1, large: 0 },
-            Class::Large => Need { small: 0, large: 1 },
-        };
-        self.stock.reserve(self.rcu, self.alloc, need)?;
+        self.stock.reserve(self.rcu, self.alloc, class.one())?;
         Ok(self.stock.take(class))
     }
 
@@ -117,7 +113,7 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> Builder<'_, H, R, A> {
             let mut parents = Queue::EMPTY;
             let raised = self.raise(&mut parents);
             if raised.is_err() {
-                self.discard(&mut parents);
+                discard::<H>(self.stock, &mut parents);
             }
             raised?;
             self.nodes = parents;
@@ -143,23 +139,25 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> Builder<'_, H, R, A> {
         }
         Ok(())
     }
+}
 
-    /// Gives back what was built.
-    fn discard(&mut self, nodes: &mut Queue) {
-        while let Some(node) = nodes.pop() {
-            // SAFETY: (1, 2) nobody has seen the nodes.
-            unsafe { drop_under::<H>(self.stock, node) };
-        }
-    }
-
-    fn discard_all(&mut self) {
+/// Gives back what was not put into the tree: memory ran out, or the caller's source unwound.
+impl<H: Handle, R, A> Drop for Builder<'_, H, R, A> {
+    fn drop(&mut self) {
         for entry in self.pending.iter() {
             // SAFETY: (1, 2) pushed by us, and in no leaf.
             drop(unsafe { H::from_raw(core::ptr::NonNull::new_unchecked(entry.raw)) });
         }
-        self.pending.clear();
         let mut nodes = core::mem::replace(&mut self.nodes, Queue::EMPTY);
-        self.discard(&mut nodes);
+        discard::<H>(self.stock, &mut nodes);
+    }
+}
+
+/// Gives back nodes, and drops what they hold.
+fn discard<H: Handle>(stock: &mut Stock, nodes: &mut Queue) {
+    while let Some(node) = nodes.pop() {
+        // SAFETY: (1, 2) nobody has seen the nodes.
+        unsafe { drop_under::<H>(stock, node) };
     }
 }
 
@@ -211,18 +209,15 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
         // SAFETY: (1) the tree is borrowed exclusively.
         let stock = stock.with_mut(|stock| unsafe { &mut *stock });
         let pending = Buf::new();
-        let mut builder =
-            Builder { stock, rcu, alloc, pending, nodes: Queue::EMPTY, handles: core::marker::PhantomData };
+        let mut builder = Builder { stock, rcu, alloc, pending, nodes: Queue::EMPTY, handles: core::marker::PhantomData };
         let filled = source(&mut |span, value| builder.push(span, value));
         match filled.and_then(|()| Ok(builder.root()?)) {
             Ok(top) => {
+                builder.nodes = Queue::EMPTY;
                 node::publish(root, top.raw());
                 Ok(())
             }
-            Err(why) => {
-                builder.discard_all();
-                Err(why)
-            }
+            Err(why) => Err(why),
         }
     }
 }

@@ -10,7 +10,8 @@ use spile_rcu::{Rcu, RcuBox};
 /// An implementor owes: (1) [`into_raw`](Handle::into_raw) never gives the address 1, which marks reserved ranges; (2) a raw
 /// handle stays valid wherever the tree moves, until [`from_raw`](Handle::from_raw) takes it back; (3) `by_ref` may be called from
 /// any thread, also while the handle is being retired and until its grace period is over; (4) `retire` frees nothing that `by_ref`
-/// reaches before that.
+/// reaches before that; (5) a value may be made by `from_raw`, moved and borrowed (to be cloned or retired) while readers hold what
+/// `by_ref` gave them, so it claims no exclusive access to it: `Box` does, `NonNull` does not.
 pub unsafe trait Handle: Sized + Send + Sync + 'static {
     /// What a reader gets: a reference, or a copy.
     type Ref<'g>: Copy;
@@ -37,7 +38,7 @@ pub unsafe trait Handle: Sized + Send + Sync + 'static {
 }
 
 // SAFETY: (1) the value lies behind a head, so its address is above 1; (2) it is on the heap; (3) `T: Sync`;
-// (4) `defer` waits for a grace period.
+// (4) `defer` waits for a grace period; (5) it is a `NonNull`.
 unsafe impl<T: Send + Sync + 'static> Handle for RcuBox<T> {
     type Ref<'g> = &'g T;
 
@@ -60,11 +61,12 @@ unsafe impl<T: Send + Sync + 'static> Handle for RcuBox<T> {
     }
 }
 
-// SAFETY: (1) a `T` of alignment 1 could be at address 1 only in memory no program has; (2, 3, 4) it is never freed.
+// SAFETY: (1) no object lies at address 1, and references to nothing are refused; (2, 3, 4, 5) it is never freed, nor owned.
 unsafe impl<T: Sync + 'static> Handle for &'static T {
     type Ref<'g> = &'g T;
 
     fn into_raw(self) -> NonNull<()> {
+        const { assert!(size_of::<T>() > 0 || align_of::<T>() > 1, "a reference to nothing may have the address 1") };
         NonNull::from(self).cast()
     }
 
@@ -100,7 +102,7 @@ impl Token {
     }
 }
 
-// SAFETY: (1) raw handles are even and not zero; (2, 3, 4) there is nothing behind them.
+// SAFETY: (1) raw handles are even and not zero; (2, 3, 4, 5) there is nothing behind them.
 unsafe impl Handle for Token {
     type Ref<'g> = Token;
 

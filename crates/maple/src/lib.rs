@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod buf;
 mod build;
+mod climb;
 mod gap;
 mod handle;
 mod iter;

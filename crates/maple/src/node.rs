@@ -25,6 +25,7 @@
 //! a range that is taken but shows nothing.
 
 use crate::span::Span;
+use crate::stock::Need;
 use core::ptr::{NonNull, null_mut};
 use spile_sync::atomic::{AtomicPtr, Ordering};
 use spile_sync::cell::UnsafeCell;
@@ -270,7 +271,17 @@ impl<'n> Leaf<'n> {
     /// Entry `i`, which is below `len`.
     #[inline(always)]
     pub(crate) fn entry(self, i: usize) -> Entry {
-        Entry { raw: load(self.slot(i)), span: self.span(i) }
+        either!(self, node => Entry { raw: load(&node.slots[i]), span: node.span(i) })
+    }
+
+    /// Entry `i`, if there is one and it is not erased.
+    #[inline(always)]
+    pub(crate) fn live(self, i: usize) -> Option<Entry> {
+        if i >= self.len() {
+            return None;
+        }
+        let entry = self.entry(i);
+        (!entry.raw.is_null()).then_some(entry)
     }
 
     /// All entries but the erased ones.
@@ -313,6 +324,56 @@ impl Narrow {
         let first = keys.base + ((keys.firsts[i] as u64) << keys.shift);
         let last = keys.base + (((keys.lasts[i] as u64) << keys.shift) | (unit - 1));
         Span::of(first, last)
+    }
+
+    /// Whether `entries` can be stored with this leaf's base and shift.
+    #[inline]
+    pub(crate) fn can_hold(&self, entries: &[Entry]) -> bool {
+        let keys = self.keys();
+        let fits = |e: &Entry| {
+            let first = e.span.first().wrapping_sub(keys.base);
+            let last = e.span.last().wrapping_sub(keys.base);
+            let odd = (first | last.wrapping_add(1)) & ((1u64 << keys.shift) - 1);
+            e.span.first() >= keys.base && odd == 0 && (last >> keys.shift) < i32::MAX as u64
+        };
+        entries.iter().all(fits)
+    }
+
+    /// Writes a leaf into `memory` that is this one with `middle` in the place of the entries `from` to `upto`; erased entries
+    /// elsewhere stay. Copies keys as they are.
+    ///
+    /// # Safety
+    ///
+    /// (1) `memory` has the layout of `Class::Small` and (2) belongs to the caller, (3) [`can_hold`](Self::can_hold) is true of
+    /// `middle`, which fits between those entries; (4) all together are 1 to `LEAF`.
+    #[inline]
+    pub(crate) unsafe fn splice_into(&self, memory: NonNull<u8>, from: usize, middle: &[Entry], upto: usize) -> NodePtr {
+        let old = self.keys();
+        let kept = old.len as usize - upto;
+        let resume = from + middle.len();
+        let len = resume + kept;
+        debug_assert!((1..=LEAF).contains(&len));
+        let (base, shift) = (old.base, old.shift);
+        let mut keys = NarrowKeys { lasts: [i32::MAX; NARROW_KEYS], base, len: len as u8, shift, firsts: [0; LEAF] };
+        keys.lasts[..from].copy_from_slice(&old.lasts[..from]);
+        keys.firsts[..from].copy_from_slice(&old.firsts[..from]);
+        for (i, entry) in middle.iter().enumerate() {
+            keys.lasts[from + i] = ((entry.span.last() - base) >> shift) as i32;
+            keys.firsts[from + i] = ((entry.span.first() - base) >> shift) as i32;
+        }
+        keys.lasts[resume..len].copy_from_slice(&old.lasts[upto..upto + kept]);
+        keys.firsts[resume..len].copy_from_slice(&old.firsts[upto..upto + kept]);
+        let raw = |i: usize| match i {
+            _ if i < from => own(&self.slots[i]),
+            _ if i < resume => middle[i - from].raw,
+            _ if i < len => own(&self.slots[upto + i - resume]),
+            _ => null_mut(),
+        };
+        // SAFETY: (1, 2) the caller's: room for a `Narrow`, aligned, unshared.
+        unsafe {
+            memory.cast().write(Narrow { keys: UnsafeCell::new(keys), link: Link::new(NodePtr::NULL), slots: slots(raw) });
+        }
+        NodePtr::new(memory, Kind::Narrow)
     }
 
     /// The shift with which `entries` can be stored, if they can.
@@ -420,6 +481,16 @@ pub(crate) struct Child {
     /// The last key of its part of the key space.
     pub(crate) last: u64,
     pub(crate) gap: u64,
+}
+
+impl Class {
+    /// One node of this class.
+    pub(crate) fn one(self) -> Need {
+        match self {
+            Class::Small => Need { small: 1, large: 0 },
+            Class::Large => Need { small: 0, large: 1 },
+        }
+    }
 }
 
 /// The memory class of a node.

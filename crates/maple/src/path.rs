@@ -1,6 +1,9 @@
 //! The writer's way from the root to a leaf.
 
+use crate::gap;
 use crate::node::{self, Inner, Leaf, NodePtr};
+use crate::span::Span;
+use crate::splice::FEW;
 use crate::tree::MAX_HEIGHT;
 use core::mem::MaybeUninit;
 use spile_sync::atomic::AtomicPtr;
@@ -32,39 +35,39 @@ pub(crate) struct Path<'t> {
 }
 
 impl<'t> Path<'t> {
-    /// The way to `key`, unless the tree is empty.
+    /// No way yet. To be walked where it lies: it is too long to be moved about.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        let steps = [const { MaybeUninit::uninit() }; MAX_HEIGHT];
+        Self { steps, height: 0, leaf: NodePtr::NULL, first: 0, last: u64::MAX }
+    }
+
+    /// Walks from `root` to the leaf of `key`; false if the tree is empty.
     ///
     /// # Safety
     ///
     /// The caller is the writer of the tree that hangs on `root`, and retires nothing of it during `'t` that it still uses.
     #[inline]
-    pub(crate) unsafe fn to(root: &'t AtomicPtr<()>, key: u64) -> Option<Self> {
+    pub(crate) unsafe fn walk(&mut self, root: &'t AtomicPtr<()>, key: u64) -> bool {
         let mut node = NodePtr::from_raw(node::own(root));
         if node.is_null() {
-            return None;
+            return false;
         }
-        let mut path = Self {
-            steps: [const { MaybeUninit::uninit() }; MAX_HEIGHT],
-            height: 0,
-            leaf: NodePtr::NULL,
-            first: 0,
-            last: u64::MAX,
-        };
         while node.is_inner() {
             // SAFETY: (1) of that kind; (2) in the tree, whose writer is the caller.
             let inner: &'t Inner = unsafe { node.inner() };
             let at = inner.index(key);
-            let step = Step { inner, at, last: path.last };
+            let step = Step { inner, at, last: self.last };
             if at > 0 {
-                path.first = inner.pivot(at - 1) + 1;
+                self.first = inner.pivot(at - 1) + 1;
             }
-            path.last = step.last_of(at);
-            path.steps[path.height].write(step);
-            path.height += 1;
+            self.last = step.last_of(at);
+            self.steps[self.height].write(step);
+            self.height += 1;
             node = inner.child(at);
         }
-        path.leaf = node;
-        Some(path)
+        self.leaf = node;
+        true
     }
 
     /// The number of inner nodes on the way.
@@ -107,7 +110,53 @@ impl<'t> Path<'t> {
         self.last == u64::MAX
     }
 
-    /// Tells the nodes above step `level` that the longest free area under child `at` of that step is now `gap`.
+    /// Content of fewer entries than this should join a neighbour; a leaf that is the root has none.
+    pub(crate) fn few(&self) -> usize {
+        if self.height == 0 { 1 } else { FEW }
+    }
+
+    /// The slot that holds the leaf: its parent's, or `root`.
+    #[inline]
+    pub(crate) fn slot(&self, root: &'t AtomicPtr<()>) -> &'t AtomicPtr<()> {
+        match self.height.checked_sub(1) {
+            Some(up) => self.step(up).inner.slot(self.step(up).at),
+            None => root,
+        }
+    }
+
+    /// Entries `cut.0` to `cut.1` of `old`, whose spans were `before`, have given way to `after`, which made the leaf `now`:
+    /// tells the nodes above what the longest free area under the leaf is. Looks at no more of the leaf than it must.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the writer, and the inner nodes on the way are in the tree.
+    #[inline]
+    pub(crate) unsafe fn refill(
+        &self,
+        old: Leaf<'_>,
+        cut: (usize, usize),
+        now: Leaf<'_>,
+        before: impl Iterator<Item = Span>,
+        after: impl Iterator<Item = Span>,
+    ) {
+        let Some(up) = self.height.checked_sub(1) else { return };
+        let below = (0..cut.0).rev().find_map(|i| old.live(i)).map_or(self.first, |e| e.span.last() + 1);
+        let above = (cut.1..old.len()).find_map(|i| old.live(i)).map_or(self.last, |e| e.span.first() - 1);
+        let around = Span::of(below, above);
+        let (was, is) = (gap::longest(before, around), gap::longest(after, around));
+        let parent = self.step(up);
+        // SAFETY: (1) the caller is the writer.
+        unsafe {
+            let longest = parent.inner.gap(parent.at);
+            if is >= longest {
+                self.set_gap(self.height, is);
+            } else if was == longest {
+                self.set_gap(self.height, gap::longest_in(now, Span::of(self.first, self.last)));
+            }
+        }
+    }
+
+    /// Tells the lowest `levels` nodes, and those above them, that the longest free area under the child on the way is now `gap`.
     ///
     /// # Safety
     ///
@@ -119,11 +168,19 @@ impl<'t> Path<'t> {
             // SAFETY: (1) the caller is the writer.
             unsafe {
                 let before = inner.gap(at);
-                if before == gap {
+                inner.set_gap(at, gap);
+                let Some(up) = i.checked_sub(1) else { return };
+                let parent = self.step(up);
+                let longest = parent.inner.gap(parent.at);
+                if gap < longest {
+                    if before < longest {
+                        return;
+                    }
+                    gap = inner.max_gap();
+                }
+                if gap == longest {
                     return;
                 }
-                inner.set_gap(at, gap);
-                gap = inner.max_gap();
             }
         }
     }

@@ -9,29 +9,20 @@
 //! |---|---|---|---|
 //! | in place | an entry with exactly the window's span (erased or not) is there, and its leaf need not change shape | 0 | the entry's slot |
 //! | one leaf | the window lies in one leaf, which stays between its bounds and begins where it began | 1 | the child slot above the leaf |
-//! | rebuild | everything else: split, merge, several leaves, root grown or shrunk | some per level | the lowest slot under which everything changed lies, or the root |
+//! | rebuild | everything else: split, merge, several leaves, root grown or shrunk | some per level | the lowest slot under which everything changed lies, or the root ([`climb`](crate::climb)) |
 //!
-//! A rebuild climbs. At each level the children from the window's left way to its right way give way to the new ones:
-//!
-//! ```text
-//!  parents        … ├──── left parent ────┤ … ├──── right parent ────┤ …
-//!  children         kept  kept │ replaced  …   replaced │ kept  kept        kept + new + kept → one, two or three parents
-//!                              └── window's content ────┘
-//! ```
-//!
-//! until one child is replaced by one child with the same part of the key space: that slot is the point of publication. Content
-//! that became small takes in its neighbour under the same parent.
-//!
-//! Every leaf but the first begins with a range ([`gap`](crate::gap) relies on it). Where a window takes that range away, the part
-//! of the leaf before moves up to the next one, so a key of an ancestor changes and the climb goes on to that ancestor.
+//! Every leaf but the first begins with a range, so that each free area lies in one leaf ([`gap`](crate::gap) relies on it).
 
 use crate::buf::Buf;
-use crate::gap;
-use crate::node::{self, Child, Entry, INNER, Inner, Kind, LEAF, Leaf, NodePtr};
-use crate::path::{Path, Step};
+use crate::climb::{self, Climb};
+use crate::handle::Handle;
+use crate::node::{self, Entry, INNER, Kind, LEAF, Leaf, NodePtr, RESERVED, shows};
+use crate::path::Path;
 use crate::span::Span;
 use crate::stock::{Need, NoMemory, NodeAlloc, Stock};
-use core::ptr::null_mut;
+use crate::writer::Refused;
+use core::marker::PhantomData;
+use core::ptr::{NonNull, null_mut};
 use spile_rcu::Rcu;
 use spile_sync::atomic::AtomicPtr;
 
@@ -39,12 +30,10 @@ use spile_sync::atomic::AtomicPtr;
 pub const MAX_NEW: usize = 16;
 
 /// Content below this looks for a neighbour to join.
-const FEW: usize = if LEAF < 8 { 2 } else { 8 };
+pub(crate) const FEW: usize = if LEAF < 8 { 2 } else { 8 };
 
-/// Two leaves, what comes between them, and a neighbour.
-type Entries = Buf<Entry, { 3 * LEAF + MAX_NEW + 2 }>;
-/// Two inner nodes, what comes between them, and a neighbour.
-type Children = Buf<Child, { 3 * INNER + MAX_NEW + 2 }>;
+/// What comes in the place of a window: its new entries between the remainders of what sticks out.
+pub(crate) type Middle = Buf<Entry, { MAX_NEW + 2 }>;
 
 /// What a change did.
 pub(crate) struct Spliced {
@@ -54,123 +43,131 @@ pub(crate) struct Spliced {
     pub(crate) swapped: *mut (),
 }
 
+impl Spliced {
+    pub(crate) const NOTHING: Self = Self { retired: 0, swapped: null_mut() };
+}
+
 /// A change to make.
 pub(crate) struct Change<'c> {
     /// Whatever lies in it goes; what sticks out of it stays.
     pub(crate) window: Span,
     /// Ascending, apart, within the window.
     pub(crate) new: &'c [Entry],
-    /// The handle of the upper remainder, where one range sticks out at both ends.
-    pub(crate) spare: *mut (),
+    /// Makes a second handle of one that is divided in two; without it nothing that shows a handle may be cut at all.
+    pub(crate) divide: Option<fn(NonNull<()>) -> NonNull<()>>,
 }
 
 /// The writer's hands: the root, the stock, and the domain to wait for.
-pub(crate) struct Hands<'t, R, A> {
+pub(crate) struct Hands<'t, H, R, A> {
     pub(crate) root: &'t AtomicPtr<()>,
     pub(crate) stock: &'t mut Stock,
     pub(crate) rcu: &'t R,
     pub(crate) alloc: &'t A,
+    pub(crate) handles: PhantomData<H>,
 }
 
-/// A level's content, whichever kind, cut into nodes of nearly equal size.
-fn parts<T>(content: &[T], most: usize) -> impl Iterator<Item = &[T]> {
-    let count = content.len().div_ceil(most).max(1);
-    let mut rest = content;
-    (0..count).map(move |i| {
-        let (part, tail) = rest.split_at(rest.len() / (count - i));
-        rest = tail;
-        part
-    })
+/// Where a change cuts the leaves it touches.
+pub(crate) struct Cut {
+    /// The entries of the left leaf that stay: those below this index.
+    pub(crate) from: usize,
+    /// The entries of the right leaf that stay: those from this index on.
+    pub(crate) upto: usize,
+    /// What comes between them.
+    pub(crate) middle: Middle,
+    /// The second handle that was made for a divided range, or null.
+    spare: *mut (),
 }
 
-/// As `parts`, but a leaf that overflows at an end of the tree leaves most behind: the next range probably comes there too.
-fn leaf_parts(entries: &[Entry], grows_up: bool, grows_down: bool) -> Buf<&[Entry], 8> {
-    let mut cut = Buf::new();
-    let few = entries.len().saturating_sub(LEAF - LEAF / 15);
-    if (grows_up || grows_down) && entries.len() > LEAF && few < FEW {
-        let (low, high) = entries.split_at(if grows_up { entries.len() - few } else { few });
-        cut.extend([low, high]);
-    } else if !entries.is_empty() {
-        cut.extend(parts(entries, LEAF));
+impl Cut {
+    fn new(left: Leaf<'_>, right: Leaf<'_>, change: &Change<'_>) -> Result<Self, Refused> {
+        let window = change.window;
+        let mut cut =
+            Self { from: left.index(window.first()), upto: right.index(window.last()), middle: Middle::new(), spare: null_mut() };
+        let mut divided = None;
+        if let Some(entry) = left.live(cut.from).filter(|e| e.span.first() < window.first()) {
+            change.may_cut(&entry)?;
+            cut.middle.push(Entry { span: Span::of(entry.span.first(), window.first() - 1), raw: entry.raw });
+            divided = (entry.span.last() > window.last()).then_some(entry.raw);
+        }
+        cut.middle.extend(change.new.iter().copied());
+        if cut.upto < right.len() && right.span(cut.upto).first() <= window.last() {
+            if let Some(entry) = right.live(cut.upto).filter(|e| e.span.last() > window.last()) {
+                change.may_cut(&entry)?;
+                let mut raw = entry.raw;
+                if let (Some(divided), Some(divide)) = (divided.filter(|&raw| shows(raw)).and_then(NonNull::new), change.divide) {
+                    raw = divide(divided).as_ptr();
+                    cut.spare = raw;
+                }
+                cut.middle.push(Entry { span: Span::of(window.last() + 1, entry.span.last()), raw });
+            }
+            cut.upto += 1;
+        }
+        Ok(cut)
     }
-    cut
-}
 
-/// Whether the two ways are one at this level.
-fn is_one(l: &Step<'_>, r: &Step<'_>) -> bool {
-    core::ptr::eq(l.inner, r.inner) && l.at == r.at
-}
+    /// Nothing is there, and nothing comes.
+    fn is_bare(&self, one_leaf: bool) -> bool {
+        one_leaf && self.from == self.upto && self.middle.is_empty()
+    }
 
-/// The node before `l`'s child or, if that is the first, the one after `r`'s; and whether it is the one before.
-fn neighbour(l: &Step<'_>, r: &Step<'_>) -> Option<(NodePtr, bool)> {
-    if l.at > 0 {
-        Some((l.inner.child(l.at - 1), true))
-    } else if r.at + 1 < r.inner.len() {
-        Some((r.inner.child(r.at + 1), false))
-    } else {
-        None
+    /// Gives back the second handle, of a change that found no memory.
+    pub(crate) fn give_up<H: Handle>(&self) -> Refused {
+        if let Some(spare) = NonNull::new(self.spare) {
+            // SAFETY: (1) made by `divide`; (2) it is in no node.
+            drop(unsafe { H::from_raw(spare) });
+        }
+        Refused::NoMemory
     }
 }
 
-/// The children of `inner`, which ends at `last`. For the writer.
-fn children_of(inner: &Inner, last: u64) -> impl Iterator<Item = Child> {
-    let step = Step { inner, at: 0, last };
-    (0..inner.len()).map(move |i| child_of(&step, i))
+impl Change<'_> {
+    fn may_cut(&self, entry: &Entry) -> Result<(), Refused> {
+        if self.divide.is_some() || entry.raw == RESERVED { Ok(()) } else { Err(Refused::Cuts(entry.span)) }
+    }
 }
 
-/// Child `i` at `step`. For the writer.
-fn child_of(step: &Step<'_>, i: usize) -> Child {
-    // SAFETY: (1) this module's callers are the writer.
-    Child { node: step.inner.child(i), last: step.last_of(i), gap: unsafe { step.inner.gap(i) } }
-}
-
-impl<'t, R: Rcu, A: NodeAlloc> Hands<'t, R, A> {
+impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
     /// Makes `change`.
     ///
     /// # Safety
     ///
-    /// (1) The caller is the tree's writer; (2) the change's entries are ascending, apart and in its window, and its
-    /// spare is there if one range sticks out at both ends.
+    /// (1) The caller is the tree's writer; (2) the change's entries are ascending, apart and in its window.
     #[inline]
-    pub(crate) unsafe fn splice(&mut self, change: &Change<'_>) -> Result<Spliced, NoMemory> {
+    pub(crate) unsafe fn splice(&mut self, change: &Change<'_>) -> Result<Spliced, Refused> {
+        let mut left = Path::new();
         // SAFETY: (1) the caller's.
-        let Some(left) = (unsafe { Path::to(self.root, change.window.first()) }) else {
+        if !unsafe { left.walk(self.root, change.window.first()) } {
             return self.plant(change);
-        };
+        }
         if let Some(swapped) = self.in_place(&left, change) {
             return Ok(Spliced { retired: 0, swapped });
         }
-        if change.new.is_empty() && is_bare(&left, change.window) {
-            return Ok(Spliced { retired: 0, swapped: null_mut() });
-        }
         if change.window.last() > left.last {
+            let mut right = Path::new();
             // SAFETY: (1) the caller's.
-            let right = unsafe { Path::to(self.root, change.window.last()) };
-            return self.rebuild(&left, right.as_ref().unwrap_or(&left), change);
+            unsafe { right.walk(self.root, change.window.last()) };
+            let cut = Cut::new(left.leaf(), right.leaf(), change)?;
+            return self.rebuild(&left, &right, &cut);
         }
-        let mut entries = Entries::new();
-        gather(&mut entries, left.leaf(), left.leaf(), change);
-        let begins = entries.first().is_some_and(|e| e.span.first() == left.first);
-        let fits = if left.height() == 0 { !entries.is_empty() } else { entries.len() >= FEW };
-        if fits && entries.len() <= LEAF && (begins || left.is_leftmost()) {
-            return self.one_leaf(&left, &entries);
+        let cut = Cut::new(left.leaf(), left.leaf(), change)?;
+        if cut.is_bare(true) {
+            return Ok(Spliced::NOTHING);
         }
-        self.rebuild(&left, &left, change)
+        if stays_a_leaf(&left, &cut) { self.one_leaf(&left, &cut) } else { self.rebuild(&left, &left, &cut) }
     }
 
     /// The first ranges of an empty tree.
     #[cold]
-    fn plant(&mut self, change: &Change<'_>) -> Result<Spliced, NoMemory> {
-        let none = Spliced { retired: 0, swapped: null_mut() };
+    fn plant(&mut self, change: &Change<'_>) -> Result<Spliced, Refused> {
         if change.new.is_empty() {
-            return Ok(none);
+            return Ok(Spliced::NOTHING);
         }
         let mut climb = Climb::new(true, u64::MAX);
         climb.entries.extend(change.new.iter().copied());
-        self.reserve_for(&climb, None)?;
+        self.reserve_for(&climb, None).map_err(|NoMemory| Refused::NoMemory)?;
         climb.build_leaves(self.stock, false);
         self.crown(&mut climb);
-        Ok(none)
+        Ok(Spliced::NOTHING)
     }
 
     /// Stores into an entry's slot, if that is all there is to do; what was in it.
@@ -185,420 +182,71 @@ impl<'t, R: Rcu, A: NodeAlloc> Hands<'t, R, A> {
         let before = node::own(slot);
         let after = match change.new {
             [one] if one.span == change.window => one.raw,
-            [] if self.may_erase(path, leaf, i) => null_mut(),
+            [] if may_erase(path, leaf, i) => null_mut(),
             _ => return None,
         };
         node::publish(slot, after);
-        if before.is_null() != after.is_null() && path.height() > 0 {
-            let gap = gap::longest_in(leaf, Span::of(path.first, path.last));
+        let taken = |raw: *mut ()| if raw.is_null() { None } else { Some(change.window) };
+        if before.is_null() != after.is_null() {
+            let (old, new) = (taken(before).into_iter(), taken(after).into_iter());
             // SAFETY: (1) the writer's hands; nothing was unlinked.
-            unsafe { path.set_gap(path.height(), gap) };
+            unsafe { path.refill(leaf, (i, i + 1), leaf, old, new) };
         }
         Some(before)
     }
 
-    /// Whether entry `i` may become an erased one: not the one the leaf begins with, and not one of few.
-    fn may_erase(&self, path: &Path<'t>, leaf: Leaf<'t>, i: usize) -> bool {
-        let few = if path.height() == 0 { 1 } else { FEW };
-        (i > 0 || path.is_leftmost()) && leaf.len() > few && leaf.entries().count() > few
-    }
-
     /// Replaces a leaf by one with the same part of the key space.
     #[inline]
-    fn one_leaf(&mut self, path: &Path<'t>, entries: &[Entry]) -> Result<Spliced, NoMemory> {
-        let kind = Kind::for_entries(entries);
-        let need = match kind.class() {
-            node::Class::Small => Need { small: 1, large: 0 },
-            node::Class::Large => Need { small: 0, large: 1 },
-        };
-        self.stock.reserve(self.rcu, self.alloc, need)?;
-        // SAFETY: (1, 2) a reserved block of the kind's class; (3) the kind is for these entries.
-        let leaf = unsafe { node::write_leaf(self.stock.take(kind.class()), kind, entries) };
-        let above = path.height().checked_sub(1).map(|i| path.step(i));
-        let slot = above.as_ref().map_or(self.root, |step| step.inner.slot(step.at));
+    fn one_leaf(&mut self, path: &Path<'t>, cut: &Cut) -> Result<Spliced, Refused> {
+        let old = path.leaf();
+        let node = self.spliced_leaf(old, cut).map_err(|NoMemory| cut.give_up::<H>())?;
         if spile_sync::seeded!("retire-before-publish") {
             // SAFETY: none: this is the bug that a model must find.
             unsafe { self.stock.put_back(path.leaf) };
         }
-        node::publish(slot, leaf.raw());
-        let gap = gap::longest_among(entries, Span::of(path.first, path.last));
+        node::publish(path.slot(self.root), node.raw());
+        let before = (cut.from..cut.upto).filter_map(|i| old.live(i)).map(|e| e.span);
         // SAFETY: (1) the writer's hands; the inner nodes are still in the tree, the old leaf no longer.
         unsafe {
-            path.set_gap(path.height(), gap);
+            path.refill(old, (cut.from, cut.upto), node.leaf(), before, cut.middle.iter().map(|e| e.span));
             self.stock.retire(path.leaf);
         }
         Ok(Spliced { retired: 1, swapped: null_mut() })
     }
 
-    /// The general way: see the module.
-    #[cold]
-    #[inline(never)]
-    fn rebuild(&mut self, left: &Path<'t>, right: &Path<'t>, change: &Change<'_>) -> Result<Spliced, NoMemory> {
-        let mut climb = Climb::new(left.is_leftmost(), right.last);
-        gather(&mut climb.entries, left.leaf(), right.leaf(), change);
-        let absorbed = climb.absorb_leaf(left, right);
-        climb.note_beginning(left.first);
-        self.reserve_for(&climb, Some((left, right)))?;
-        // Nothing fails from here on.
-        let before = self.stock.young().len();
-        // SAFETY: (1) the writer's hands; (2) retired nodes are unlinked by the publication below, and reused only
-        // after a cookie that a later change takes.
-        unsafe {
-            self.stock.retire(left.leaf);
-            if right.leaf != left.leaf {
-                self.stock.retire(right.leaf);
-            }
-            absorbed.into_iter().for_each(|leaf| self.stock.retire(leaf));
+    /// A new leaf: `old` with the middle of `cut` in the place of what it cuts out.
+    #[inline]
+    fn spliced_leaf(&mut self, old: Leaf<'t>, cut: &Cut) -> Result<NodePtr, NoMemory> {
+        if let Leaf::Narrow(narrow) = old
+            && narrow.can_hold(&cut.middle)
+        {
+            self.stock.reserve(self.rcu, self.alloc, Need { small: 1, large: 0 })?;
+            let block = self.stock.take(node::Class::Small);
+            // SAFETY: (1, 2) a reserved small block; (3) checked; (4) the caller keeps the leaf within its bounds.
+            return Ok(unsafe { narrow.splice_into(block, cut.from, &cut.middle, cut.upto) });
         }
-        climb.build_leaves(self.stock, left.is_rightmost());
-        self.climb(&mut climb, left, right);
-        Ok(Spliced { retired: self.stock.young().len().saturating_sub(before), swapped: null_mut() })
-    }
-
-    /// From the parents of the new leaves up to the point of publication.
-    fn climb(&mut self, climb: &mut Climb, left: &Path<'t>, right: &Path<'t>) {
-        for level in (0..left.height()).rev() {
-            let (l, r) = (left.step(level), right.step(level));
-            if let Some(child) = climb.stands_for(&l, &r) {
-                node::publish(l.inner.slot(l.at), child.node.raw());
-                // SAFETY: (1) the writer's hands; the nodes from here up are in the tree.
-                unsafe { left.set_gap(level + 1, child.gap) };
-                return;
-            }
-            // SAFETY: (1) the writer's hands; what is retired is unlinked by the publication further up.
-            unsafe { self.retire_between(&l, &r) };
-            climb.to_parent(&l, &r);
-            let above = level.checked_sub(1).map(|up| (left.step(up), right.step(up)));
-            let absorbed = above.and_then(|(pl, pr)| climb.absorb_inner(&pl, &pr));
-            // SAFETY: as above.
-            unsafe {
-                self.stock.retire(node_of(self.root, left, level));
-                if !core::ptr::eq(l.inner, r.inner) {
-                    self.stock.retire(node_of(self.root, right, level));
-                }
-                absorbed.into_iter().for_each(|inner| self.stock.retire(inner));
-            }
-            if level > 0 || climb.children.len() > 1 {
-                climb.build_inner(self.stock);
-            } else {
-                climb.keep_children();
-            }
-        }
-        self.crown(climb);
-    }
-
-    /// Puts a root over what is left, and publishes it.
-    fn crown(&mut self, climb: &mut Climb) {
-        while climb.items.len() > 1 {
-            climb.children.clear();
-            climb.children.extend(climb.items.iter().copied());
-            climb.build_inner(self.stock);
-        }
-        let root = climb.items.first().map_or(null_mut(), |child| child.node.raw());
-        node::publish(self.root, root);
-    }
-
-    /// Retires whatever lies under the children strictly between the two ways at one level.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the writer, about to unlink them.
-    unsafe fn retire_between(&mut self, l: &Step<'t>, r: &Step<'t>) {
-        // SAFETY: (1) the caller's.
-        unsafe {
-            if core::ptr::eq(l.inner, r.inner) {
-                (l.at + 1..r.at).for_each(|i| self.retire_under(l.inner.child(i)));
-            } else {
-                (l.at + 1..l.inner.len()).for_each(|i| self.retire_under(l.inner.child(i)));
-                (0..r.at).for_each(|i| self.retire_under(r.inner.child(i)));
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`retire_between`](Self::retire_between).
-    pub(crate) unsafe fn retire_under(&mut self, node: NodePtr) {
-        // SAFETY: (1) the caller's; (2) kinds are looked at.
-        unsafe {
-            if node.is_inner() {
-                let inner = node.inner();
-                (0..inner.len()).for_each(|i| self.retire_under(inner.child(i)));
-            }
-            self.stock.retire(node);
-        }
-    }
-
-    /// Reserves what a rebuild may take at most.
-    fn reserve_for(&mut self, climb: &Climb, ways: Option<(&Path<'t>, &Path<'t>)>) -> Result<(), NoMemory> {
-        let mut need = climb.leaves_needed();
-        let mut count = need.small + need.large;
-        if let Some((left, right)) = ways {
-            let mut same_part = climb.stands_alone();
-            for level in (0..left.height()).rev() {
-                let (l, r) = (left.step(level), right.step(level));
-                if same_part && count == 1 && is_one(&l, &r) {
-                    return self.stock.reserve(self.rcu, self.alloc, need);
-                }
-                // Kept on the left and on the right, and new. When those that are sure to come (not one more that was taken
-                // in below) are few, a neighbour may be taken in, and two nodes come of it.
-                let kept = l.at + (r.inner.len() - 1 - r.at);
-                let least = if kept > FEW { 1 } else { 2 };
-                count = (kept + count).div_ceil(INNER).max(least);
-                need.large += count;
-                // The node that must be told of a moved beginning stands in this one, or further up.
-                same_part = same_part || l.at > 0;
-            }
-        }
-        self.stock.reserve(self.rcu, self.alloc, with_roots(need, count))
+        let mut entries = climb::Entries::new();
+        climb::gather(&mut entries, old, old, cut);
+        let kind = Kind::for_entries(&entries);
+        self.stock.reserve(self.rcu, self.alloc, kind.class().one())?;
+        // SAFETY: (1, 2) a reserved block of the kind's class; (3) the kind is for these entries.
+        Ok(unsafe { node::write_leaf(self.stock.take(kind.class()), kind, &entries) })
     }
 }
 
-/// The node of step `level` of `path`, with its kind.
-fn node_of(root: &AtomicPtr<()>, path: &Path<'_>, level: usize) -> NodePtr {
-    let slot = match level.checked_sub(1) {
-        Some(up) => path.step(up).inner.slot(path.step(up).at),
-        None => root,
-    };
-    NodePtr::from_raw(node::own(slot))
+/// Whether entry `i` may become an erased one: not the one the leaf begins with, and not one of few.
+fn may_erase(path: &Path<'_>, leaf: Leaf<'_>, i: usize) -> bool {
+    (i > 0 || path.is_leftmost()) && leaf.entries().nth(path.few()).is_some()
 }
 
-/// Whether `window` lies in the leaf of `path`, and nothing is there.
-fn is_bare(path: &Path<'_>, window: Span) -> bool {
+/// Whether the leaf of `path`, cut by `cut`, stays one that its parent need not look at: not too full, not too empty, and beginning
+/// where it began.
+fn stays_a_leaf(path: &Path<'_>, cut: &Cut) -> bool {
     let leaf = path.leaf();
-    let mut above = (leaf.index(window.first())..leaf.len()).map(|i| leaf.entry(i)).filter(|e| !e.raw.is_null());
-    window.last() <= path.last && above.next().is_none_or(|entry| entry.span.first() > window.last())
-}
-
-/// What stays of the leaves a change touches, with what it brings.
-fn gather(entries: &mut Entries, left: Leaf<'_>, right: Leaf<'_>, change: &Change<'_>) {
-    let window = change.window;
-    let mut sticks_out = None;
-    for entry in left.entries() {
-        if entry.span.last() < window.first() {
-            entries.push(entry);
-        } else if entry.span.first() < window.first() {
-            entries.push(Entry { span: Span::of(entry.span.first(), window.first() - 1), raw: entry.raw });
-            sticks_out = Some(entry.span);
-        } else {
-            break;
-        }
-    }
-    entries.extend(change.new.iter().copied());
-    let from = right.index(window.last());
-    for entry in (from..right.len()).map(|i| right.entry(i)).filter(|e| !e.raw.is_null()) {
-        if entry.span.first() > window.last() {
-            entries.push(entry);
-        } else if entry.span.last() > window.last() {
-            let both_ends = sticks_out == Some(entry.span) && entry.raw != node::RESERVED;
-            let raw = if both_ends { change.spare } else { entry.raw };
-            entries.push(Entry { span: Span::of(window.last() + 1, entry.span.last()), raw });
-        }
-    }
-}
-
-/// What a rebuild carries from level to level.
-struct Climb {
-    entries: Entries,
-    children: Children,
-    /// The new nodes of the level below.
-    items: Buf<Child, { MAX_NEW + 8 }>,
-    /// The last key of the part of the key space that the content stands for.
-    last: u64,
-    /// Whether that part begins at key 0.
-    leftmost: bool,
-    /// The node before the content now reaches to this key, and has not been told.
-    reach: Option<u64>,
-    /// The beginning of the key space was left to the node after the content, and it has not been told.
-    beginning: bool,
-    /// Whether a neighbour before the content, or after it, has been taken in at this level.
-    took_before: bool,
-    took_after: bool,
-}
-
-impl Climb {
-    fn new(leftmost: bool, last: u64) -> Self {
-        Self {
-            entries: Entries::new(),
-            children: Children::new(),
-            items: Buf::new(),
-            last,
-            leftmost,
-            reach: None,
-            beginning: false,
-            took_before: false,
-            took_after: false,
-        }
-    }
-
-    /// Lets leaf content that became small take in a neighbour under the same parent; which.
-    fn absorb_leaf(&mut self, left: &Path<'_>, right: &Path<'_>) -> Option<NodePtr> {
-        let up = left.height().checked_sub(1)?;
-        if self.entries.len() >= FEW {
-            return None;
-        }
-        let (l, r) = (left.step(up), right.step(up));
-        let (sibling, before) = neighbour(&l, &r)?;
-        // SAFETY: (1) leaves are where the ways end; (2) in the tree, whose writer we are.
-        let leaf = unsafe { sibling.leaf() };
-        if before {
-            let mut joined = Entries::new();
-            joined.extend(leaf.entries());
-            joined.extend(self.entries.iter().copied());
-            self.entries = joined;
-            self.leftmost = left.first_before() == 0;
-        } else {
-            self.entries.extend(leaf.entries());
-            self.last = r.last_of(r.at + 1);
-        }
-        self.took(before);
-        Some(sibling)
-    }
-
-    /// Lets inner content that became small take in a neighbour under the same parent; which. `l` and `r` are the parent's steps.
-    fn absorb_inner(&mut self, l: &Step<'_>, r: &Step<'_>) -> Option<NodePtr> {
-        if self.children.len() >= FEW {
-            return None;
-        }
-        let (sibling, before) = neighbour(l, r)?;
-        // SAFETY: (1) neighbours of inner nodes are inner; (2) in the tree, whose writer we are.
-        let inner = unsafe { sibling.inner() };
-        if before {
-            let mut joined = Children::new();
-            joined.extend(children_of(inner, l.last_of(l.at - 1)));
-            self.tell_before(joined.as_mut().last_mut());
-            joined.extend(self.children.iter().copied());
-            self.children = joined;
-        } else {
-            self.last = r.last_of(r.at + 1);
-            self.children.extend(children_of(inner, self.last));
-            self.tell_beginning();
-        }
-        self.took(before);
-        Some(sibling)
-    }
-
-    fn took(&mut self, before: bool) {
-        self.took_before = before;
-        self.took_after = !before;
-    }
-
-    /// Compares where the content begins with where its part, from `first` on, did.
-    fn note_beginning(&mut self, first: u64) {
-        match self.entries.first() {
-            _ if self.took_before => {}
-            Some(entry) if self.leftmost || entry.span.first() == first => {}
-            Some(entry) => self.reach = Some(entry.span.first() - 1),
-            None if self.leftmost => self.beginning = true,
-            None => self.reach = Some(self.last),
-        }
-    }
-
-    /// Whether nodes beside the content need not be told anything.
-    fn stands_alone(&self) -> bool {
-        self.reach.is_none() && !self.beginning && !self.took_before && !self.took_after
-    }
-
-    /// The new child, if it alone stands for what the one child of both ways stood for.
-    fn stands_for(&self, l: &Step<'_>, r: &Step<'_>) -> Option<Child> {
-        match *self.items {
-            [child] if is_one(l, r) && self.stands_alone() => Some(child),
-            _ => None,
-        }
-    }
-
-    /// How many leaves the entries will take, by class.
-    fn leaves_needed(&self) -> Need {
-        // Which way the tree grows is not known here: all ways of cutting are counted.
-        let mut most = Need::default();
-        for (up, down) in [(false, false), (true, false), (false, true)] {
-            let mut need = Need::default();
-            for part in leaf_parts(&self.entries, up, down).iter() {
-                match Kind::for_entries(part).class() {
-                    node::Class::Small => need.small += 1,
-                    node::Class::Large => need.large += 1,
-                }
-            }
-            most.small = most.small.max(need.small);
-            most.large = most.large.max(need.large);
-        }
-        most
-    }
-
-    /// Writes the leaves.
-    fn build_leaves(&mut self, stock: &mut Stock, rightmost: bool) {
-        let cut = leaf_parts(&self.entries, rightmost, self.leftmost);
-        for (i, part) in cut.iter().enumerate() {
-            let first = if i == 0 && self.leftmost { 0 } else { part[0].span.first() };
-            let last = cut.get(i + 1).map_or(self.last, |next| next[0].span.first() - 1);
-            let kind = Kind::for_entries(part);
-            // SAFETY: (1, 2) a reserved block of the kind's class; (3) the kind is for these entries.
-            let node = unsafe { node::write_leaf(stock.take(kind.class()), kind, part) };
-            self.items.push(Child { node, last, gap: gap::longest_among(part, Span::of(first, last)) });
-        }
-    }
-
-    /// Puts the new nodes between what their parents keep.
-    fn to_parent(&mut self, l: &Step<'_>, r: &Step<'_>) {
-        let from = l.at - self.took_before as usize;
-        let upto = r.at + self.took_after as usize;
-        self.children.clear();
-        self.children.extend((0..from).map(|i| child_of(l, i)));
-        let mut kept = core::mem::replace(&mut self.children, Children::new());
-        self.tell_before(kept.as_mut().last_mut());
-        self.children = kept;
-        self.children.extend(self.items.iter().copied());
-        self.children.extend((upto + 1..r.inner.len()).map(|i| child_of(r, i)));
-        self.tell_beginning();
-        self.last = r.last;
-        if self.children.is_empty() && self.reach.is_some() {
-            self.reach = Some(self.last);
-        }
-        self.took_before = false;
-        self.took_after = false;
-    }
-
-    /// Tells the node before the content how far it reaches now.
-    fn tell_before(&mut self, before: Option<&mut Child>) {
-        if let Some(before) = before
-            && let Some(reach) = self.reach.take()
-        {
-            before.last = reach;
-            // SAFETY: (1) this module's callers are the writer.
-            before.gap = unsafe { gap::extend_end(before.node, before.gap, reach) };
-        }
-    }
-
-    /// Tells the first node that the tree begins with it.
-    fn tell_beginning(&mut self) {
-        if self.beginning
-            && let Some(first) = self.children.as_mut().first_mut()
-        {
-            // SAFETY: (1) this module's callers are the writer.
-            first.gap = unsafe { gap::extend_beginning(first.node, first.gap) };
-            self.beginning = false;
-        }
-    }
-
-    /// Writes the children into inner nodes.
-    fn build_inner(&mut self, stock: &mut Stock) {
-        self.items.clear();
-        if self.children.is_empty() {
-            return;
-        }
-        for part in parts(&self.children, INNER) {
-            // SAFETY: (1, 2) a reserved large block.
-            let node = unsafe { node::write_inner(stock.take(node::Class::Large), part) };
-            let gap = part.iter().fold(0, |gap, child| gap.max(child.gap));
-            self.items.push(Child { node, last: part[part.len() - 1].last, gap });
-        }
-    }
-
-    /// A root of one child is that child.
-    fn keep_children(&mut self) {
-        self.items.clear();
-        self.items.extend(self.children.iter().copied());
-    }
+    let count = cut.from + cut.middle.len() + leaf.len() - cut.upto;
+    let begins = cut.from > 0 || cut.middle.first().is_some_and(|e| e.span.first() == path.first);
+    let live = || (0..cut.from).chain(cut.upto..leaf.len()).any(|i| leaf.live(i).is_some());
+    (path.few()..=LEAF).contains(&count) && (begins || path.is_leftmost()) && (!cut.middle.is_empty() || live())
 }
 
 /// See [`Writer::bound`](crate::Writer::bound).
@@ -608,17 +256,17 @@ impl Climb {
 /// The caller is the writer of the tree under `root`.
 pub(crate) unsafe fn bound(root: &AtomicPtr<()>, window: Span, entries: usize) -> Need {
     let leaves = |most: usize| Need { small: most, large: most };
+    let (mut left, mut right) = (Path::new(), Path::new());
     // SAFETY: (1) the caller's.
-    let (left, right) = unsafe { (Path::to(root, window.first()), Path::to(root, window.last())) };
-    let (Some(left), Some(right)) = (left, right) else {
+    if unsafe { !left.walk(root, window.first()) || !right.walk(root, window.last()) } {
         return with_roots(leaves(entries.div_ceil(LEAF)), entries.div_ceil(LEAF));
-    };
+    }
     let leaf = left.leaf();
     let at = leaf.index(window.first());
     if entries == 1 && at < leaf.len() && leaf.span(at) == window {
         return Need::default();
     }
-    let few = if left.height() == 0 { 1 } else { FEW };
+    let few = left.few();
     let touched = leaf.entries().filter(|e| e.span.overlaps(window)).count();
     let begins = left.is_leftmost() || window.first() > left.first;
     if left.leaf == right.leaf && begins && leaf.len() + entries + 1 <= LEAF && leaf.entries().count() >= touched + few {
@@ -634,7 +282,7 @@ pub(crate) unsafe fn bound(root: &AtomicPtr<()>, window: Span, entries: usize) -
 }
 
 /// Adds the levels that a root of `count` nodes takes.
-fn with_roots(mut need: Need, mut count: usize) -> Need {
+pub(crate) fn with_roots(mut need: Need, mut count: usize) -> Need {
     while count > 1 {
         count = count.div_ceil(INNER);
         need.large += count;

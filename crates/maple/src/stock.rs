@@ -347,14 +347,14 @@ impl Stock {
     ///
     /// No reader of the tree is left.
     pub(crate) unsafe fn close_down<A: NodeAlloc>(&mut self, alloc: &A) {
-        let mut lists = [core::mem::replace(&mut self.young, List::EMPTY), core::mem::replace(&mut self.waiting, List::EMPTY)];
+        let lists = [core::mem::replace(&mut self.young, List::EMPTY), core::mem::replace(&mut self.waiting, List::EMPTY)];
         #[cfg(any(loom, feature = "sched"))]
-        let mut lists = {
+        let lists = {
             self.closing = true;
             let [young, waiting] = lists;
             [young, waiting, core::mem::replace(&mut self.graves, List::EMPTY)]
         };
-        for nodes in &mut lists {
+        for mut nodes in lists {
             // SAFETY: (1) listed nodes are out of the tree, and no reader is left; (2) the caller is the last user.
             while let Some(node) = unsafe { nodes.pop() } {
                 // SAFETY: as above.

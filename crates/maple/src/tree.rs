@@ -46,8 +46,8 @@ pub struct RangeTree<H: Handle, R: Rcu, A: NodeAlloc = Heap> {
 // SAFETY: (1) the tree owns its handles and nodes, and both may be freed by any thread.
 unsafe impl<H: Handle, R: Rcu + Send, A: NodeAlloc + Send> Send for RangeTree<H, R, A> {}
 // SAFETY: (1) readers get `H::Ref`, and `H: Send + Sync`; (2) the stock is touched by the one writer alone, which the claim
-// on `writing` (or a caller's promise) makes one.
-unsafe impl<H: Handle, R: Rcu + Sync, A: NodeAlloc + Send> Sync for RangeTree<H, R, A> {}
+// on `writing` (or a caller's promise) makes one; (3) `rcu` and `allocator` hand out references, and both are `Sync`.
+unsafe impl<H: Handle, R: Rcu + Sync, A: NodeAlloc + Send + Sync> Sync for RangeTree<H, R, A> {}
 
 #[cfg(feature = "std")]
 #[cfg(not(loom))]

@@ -73,8 +73,8 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         Self { tree, _claim: claim }
     }
 
-    /// The tree, for reading.
-    pub fn tree(&self) -> &'t RangeTree<H, R, A> {
+    /// The tree. Not for callers: a writer of `write_mut` holds no claim, and a second one could be had by `try_write`.
+    pub(crate) fn tree(&self) -> &'t RangeTree<H, R, A> {
         self.tree
     }
 
@@ -85,11 +85,16 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     }
 
     #[inline]
-    fn splice(&mut self, change: &Change<'_>) -> Result<Spliced, NoMemory> {
+    fn hands(&mut self) -> Hands<'_, H, R, A> {
         let tree = self.tree;
-        let mut hands = Hands { root: &tree.root, stock: self.stock(), rcu: &tree.rcu, alloc: &tree.alloc };
+        let handles = core::marker::PhantomData;
+        Hands { root: &tree.root, stock: self.stock(), rcu: &tree.rcu, alloc: &tree.alloc, handles }
+    }
+
+    #[inline]
+    fn splice(&mut self, change: &Change<'_>) -> Result<Spliced, Refused> {
         // SAFETY: (1) this is the writer; (2) the verbs below check their changes.
-        unsafe { hands.splice(change) }
+        unsafe { self.hands().splice(change) }
     }
 
     fn displaced(&mut self, done: Spliced, window: Span) -> Displaced<'_, H, R> {
@@ -113,20 +118,6 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         shows(raw.as_ptr()).then(|| (span, unsafe { by_ref::<H>(raw.as_ptr()) }))
     }
 
-    /// The entry that sticks out of `window` at both ends, if its handle would be needed twice.
-    fn punched(&self, window: Span) -> Option<(Span, NonNull<()>)> {
-        let (span, raw) = self.tree.entry_at(window.first())?;
-        let both_ends = span.first() < window.first() && window.last() < span.last();
-        (both_ends && shows(raw.as_ptr())).then_some((span, raw))
-    }
-
-    /// The first range that `window` would cut, at either end.
-    fn cut(&self, window: Span) -> Option<Span> {
-        let sticks_out = |(span, raw): (Span, NonNull<()>)| (!window.covers(span) && shows(raw.as_ptr())).then_some(span);
-        let at_first = self.tree.entry_at(window.first()).and_then(sticks_out);
-        at_first.or_else(|| self.tree.entry_at(window.last()).and_then(sticks_out))
-    }
-
     /// Puts `value` over `span`, whatever was there. A range that sticks out at one end is shortened; one that sticks out at both
     /// is divided, and its upper part holds a clone of its handle.
     ///
@@ -139,18 +130,12 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     where
         H: Clone,
     {
-        let spare = self.spare(span);
         let raw = value.into_raw();
         let new = [Entry { span, raw: raw.as_ptr() }];
-        match self.splice(&Change { window: span, new: &new, spare }) {
+        match self.splice(&Change { window: span, new: &new, divide: Some(divide::<H>) }) {
             Ok(done) => Ok(self.displaced(done, span)),
-            Err(why) => {
-                // SAFETY: (1, 2) both were taken apart above and are nowhere else.
-                unsafe {
-                    drop_spare::<H>(spare);
-                    Err(Rejected { why, given: H::from_raw(raw) })
-                }
-            }
+            // SAFETY: (1, 2) taken apart above and nowhere else.
+            Err(_) => Err(Rejected { why: NoMemory, given: unsafe { H::from_raw(raw) } }),
         }
     }
 
@@ -164,11 +149,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     where
         H: Clone,
     {
-        let spare = self.spare(span);
-        self.splice(&Change { window: span, new: &[], spare })
-            // SAFETY: (1) taken apart in `spare` and nowhere else.
-            .inspect_err(|_| unsafe { drop_spare::<H>(spare) })
-            .map(|done| self.displaced(done, span))
+        self.fill(span, &[])
     }
 
     /// Reserves `span`: lookups see nothing there, the search for free space sees it taken. Undone by `erase` or a `store` over it.
@@ -180,26 +161,18 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     where
         H: Clone,
     {
-        let spare = self.spare(span);
-        let new = [Entry { span, raw: RESERVED }];
-        self.splice(&Change { window: span, new: &new, spare })
-            // SAFETY: (1) taken apart in `spare` and nowhere else.
-            .inspect_err(|_| unsafe { drop_spare::<H>(spare) })
-            .map(|done| self.displaced(done, span))
+        self.fill(span, &[Entry { span, raw: RESERVED }])
     }
 
-    /// A second handle for the range that `window` divides.
     #[inline]
-    fn spare(&self, window: Span) -> *mut ()
+    fn fill(&mut self, span: Span, new: &[Entry]) -> Result<Displaced<'_, H, R>, NoMemory>
     where
         H: Clone,
     {
-        let Some((_, raw)) = self.punched(window) else {
-            return null_mut();
-        };
-        // SAFETY: (1) the tree's handle, which stays where it is: it is only looked at, to be cloned.
-        let divided = core::mem::ManuallyDrop::new(unsafe { H::from_raw(raw) });
-        H::into_raw((*divided).clone()).as_ptr()
+        match self.splice(&Change { window: span, new, divide: Some(divide::<H>) }) {
+            Ok(done) => Ok(self.displaced(done, span)),
+            Err(_) => Err(NoMemory),
+        }
     }
 
     /// Makes `entries` all that is in `window`, in one step: a split, a merge, a replacement, an erasure. `None` reserves.
@@ -216,22 +189,22 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         const { assert!(N <= MAX_NEW, "a change brings at most 16 ranges") };
         let misplaced =
             (0..N).find(|&i| !window.covers(entries[i].0) || (i > 0 && entries[i - 1].0.last() >= entries[i].0.first()));
-        if let Some(why) = misplaced.map(Refused::Misplaced).or_else(|| self.cut(window).map(Refused::Cuts)) {
-            return Err(Rejected { why, given: entries });
+        if let Some(i) = misplaced {
+            return Err(Rejected { why: Refused::Misplaced(i), given: entries });
         }
         let new = entries.map(|(span, value)| {
             let raw = value.map_or(RESERVED, |value| value.into_raw().as_ptr());
             Entry { span, raw }
         });
-        match self.splice(&Change { window, new: &new, spare: null_mut() }) {
+        match self.splice(&Change { window, new: &new, divide: None }) {
             Ok(done) => Ok(self.displaced(done, window)),
-            Err(NoMemory) => {
+            Err(why) => {
                 let given = new.map(|entry| {
                     // SAFETY: (1, 2) taken apart above and nowhere else.
                     let value = shows(entry.raw).then(|| unsafe { H::from_raw(NonNull::new_unchecked(entry.raw)) });
                     (entry.span, value)
                 });
-                Err(Rejected { why: Refused::NoMemory, given })
+                Err(Rejected { why, given })
             }
         }
     }
@@ -244,15 +217,15 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         if !root.is_null() {
             node::publish(&tree.root, null_mut());
             let before = self.stock().young().len();
-            let mut hands = Hands { root: &tree.root, stock: self.stock(), rcu: &tree.rcu, alloc: &tree.alloc };
             // SAFETY: (1) this is the writer; (2) unlinked by the store above.
-            unsafe { hands.retire_under(root) };
+            unsafe { self.hands().retire_under(root) };
             done.retired = self.stock().young().len() - before;
         }
         self.displaced(done, Span::ALL)
     }
 
-    /// Makes sure that the next change of `window` which brings at most `entries` ranges finds memory. What it does not use stays
+    /// Makes sure that the next change of `window` which brings at most `entries` ranges finds memory (to erase, say 0: one
+    /// range in place of another of the same span takes nothing, its erasure may). What it does not use stays
     /// for later changes; [`unreserve`](Self::unreserve) and [`trim`](Self::trim) give it back.
     ///
     /// # Errors
@@ -301,14 +274,11 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     }
 }
 
-/// # Safety
-///
-/// (1) `spare` is null or a handle's raw form that is nowhere else.
-unsafe fn drop_spare<H: Handle>(spare: *mut ()) {
-    if let Some(spare) = NonNull::new(spare) {
-        // SAFETY: (1) the caller's.
-        drop(unsafe { H::from_raw(spare) });
-    }
+/// A second handle of a range that is divided in two.
+fn divide<H: Handle + Clone>(raw: NonNull<()>) -> NonNull<()> {
+    // SAFETY: (1) called by a change with the tree's own handle, which stays where it is: it is only looked at, to be cloned.
+    let divided = core::mem::ManuallyDrop::new(unsafe { H::from_raw(raw) });
+    H::into_raw((*divided).clone())
 }
 
 /// What a change took out of the tree. Dropping it hands each handle to RCU, to be dropped after a grace period; leaking it leaks them.
@@ -336,7 +306,8 @@ impl<H: Handle, R: Rcu> Displaced<'_, H, R> {
             if !self.node.is_inner() {
                 // SAFETY: (1) of that kind; (2) retired nodes are not reused before the writer, borrowed by us, goes on.
                 let leaf = unsafe { self.node.leaf() };
-                while self.at < leaf.len() {
+                self.at = self.at.max(leaf.index(self.window.first()));
+                while self.at < leaf.len() && leaf.span(self.at).first() <= self.window.last() {
                     let entry = leaf.entry(self.at);
                     self.at += 1;
                     if shows(entry.raw) && self.window.covers(entry.span) {
@@ -356,8 +327,11 @@ impl<H: Handle, R: Rcu> Displaced<'_, H, R> {
     pub fn inspect(mut self, mut each: impl FnMut(Span, H::Ref<'_>)) -> usize {
         let mut count = 0;
         while let Some((span, raw)) = self.pop() {
+            // Where our drop finds it, should `each` unwind.
+            self.swapped = raw.as_ptr();
             // SAFETY: (1) shown by the tree until just now; (2) we own it.
             each(span, unsafe { by_ref::<H>(raw.as_ptr()) });
+            self.swapped = null_mut();
             // SAFETY: (1, 2) owned, and popped once.
             unsafe { H::from_raw(raw) }.retire(self.rcu);
             count += 1;
