@@ -10,7 +10,7 @@ pub(crate) struct Buf<T: Copy, const N: usize> {
 }
 
 impl<T: Copy, const N: usize> Buf<T, N> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new() -> Self {
         Self { items: [const { MaybeUninit::uninit() }; N], len: 0 }
     }
@@ -28,6 +28,20 @@ impl<T: Copy, const N: usize> Buf<T, N> {
         for item in items {
             self.push(item);
         }
+    }
+
+    /// Puts `items` before those that are there.
+    ///
+    /// # Panics
+    ///
+    /// When full.
+    pub(crate) fn prepend(&mut self, items: impl ExactSizeIterator<Item = T>) {
+        let more = items.len();
+        self.items.copy_within(..self.len, more);
+        for (place, item) in self.items[..more].iter_mut().zip(items) {
+            place.write(item);
+        }
+        self.len += more;
     }
 
     pub(crate) fn clear(&mut self) {

@@ -6,7 +6,6 @@
 //! listed, until one node is left.
 
 use crate::buf::Buf;
-use crate::gap;
 use crate::handle::Handle;
 use crate::node::{self, Child, Class, Entry, INNER, Kind, LEAF, NodePtr, shows};
 use crate::span::Span;
@@ -175,7 +174,7 @@ fn first_under(mut node: NodePtr) -> u64 {
 /// The longest free area under `node`, which is the builder's.
 fn longest_under(node: NodePtr, part: Span) -> u64 {
     // SAFETY: (1) kinds are looked at; (2) the builder's alone.
-    unsafe { if node.is_inner() { node.inner().max_gap() } else { gap::longest_in(node.leaf(), part) } }
+    unsafe { if node.is_inner() { node.inner().max_gap() } else { node.leaf().longest_gap(part) } }
 }
 
 impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {

@@ -75,7 +75,7 @@ fn neighbour(l: &Step<'_>, r: &Step<'_>) -> Option<(NodePtr, bool)> {
 }
 
 /// The children of `inner`, which ends at `last`. For the writer.
-fn children_of(inner: &Inner, last: u64) -> impl Iterator<Item = Child> {
+fn children_of(inner: &Inner, last: u64) -> impl ExactSizeIterator<Item = Child> {
     let step = Step { inner, at: 0, last };
     (0..inner.len()).map(move |i| child_of(&step, i))
 }
@@ -151,8 +151,12 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
             climb.children.extend(climb.items.iter().copied());
             climb.build_inner(self.stock);
         }
-        let root = climb.items.first().map_or(null_mut(), |child| child.node.raw());
-        node::publish(self.root, root);
+        let root = climb.items.first().map_or(NodePtr::NULL, |child| child.node);
+        node::publish(self.root, root.raw());
+        if spile_sync::seeded!("root-before-children") && root.is_inner() {
+            // SAFETY: none: this is the bug that a model must find.
+            unsafe { root.inner().child(0).write_late() };
+        }
     }
 
     /// Retires whatever lies under the children strictly between the two ways at one level.
@@ -247,6 +251,8 @@ pub(crate) struct Climb {
 }
 
 impl Climb {
+    /// To be made where it lies: it is too long to be moved about.
+    #[inline(always)]
     pub(crate) fn new(leftmost: bool, last: u64) -> Self {
         Self {
             entries: Entries::new(),
@@ -272,10 +278,9 @@ impl Climb {
         // SAFETY: (1) leaves are where the ways end; (2) in the tree, whose writer we are.
         let leaf = unsafe { sibling.leaf() };
         if before {
-            let mut joined = Entries::new();
+            let mut joined = Buf::<Entry, LEAF>::new();
             joined.extend(leaf.entries());
-            joined.extend(self.entries.iter().copied());
-            self.entries = joined;
+            self.entries.prepend(joined.iter().copied());
             self.leftmost = left.first_before() == 0;
         } else {
             self.entries.extend(leaf.entries());
@@ -294,11 +299,9 @@ impl Climb {
         // SAFETY: (1) neighbours of inner nodes are inner; (2) in the tree, whose writer we are.
         let inner = unsafe { sibling.inner() };
         if before {
-            let mut joined = Children::new();
-            joined.extend(children_of(inner, l.last_of(l.at - 1)));
-            self.tell_before(joined.as_mut().last_mut());
-            joined.extend(self.children.iter().copied());
-            self.children = joined;
+            let count = inner.len();
+            self.children.prepend(children_of(inner, l.last_of(l.at - 1)));
+            self.tell_before(count);
         } else {
             self.last = r.last_of(r.at + 1);
             self.children.extend(children_of(inner, self.last));
@@ -374,9 +377,7 @@ impl Climb {
         let upto = r.at + self.took_after as usize;
         self.children.clear();
         self.children.extend((0..from).map(|i| child_of(l, i)));
-        let mut kept = core::mem::replace(&mut self.children, Children::new());
-        self.tell_before(kept.as_mut().last_mut());
-        self.children = kept;
+        self.tell_before(from);
         self.children.extend(self.items.iter().copied());
         self.children.extend((upto + 1..r.inner.len()).map(|i| child_of(r, i)));
         self.tell_beginning();
@@ -388,10 +389,11 @@ impl Climb {
         self.took_after = false;
     }
 
-    /// Tells the node before the content how far it reaches now.
-    fn tell_before(&mut self, before: Option<&mut Child>) {
-        if let Some(before) = before
+    /// Tells the node before the content, which is child `at - 1` if there is one, how far it reaches now.
+    fn tell_before(&mut self, at: usize) {
+        if let Some(before) = self.children.as_mut()[..at].last_mut()
             && let Some(reach) = self.reach.take()
+            && !spile_sync::seeded!("skip-the-reach")
         {
             before.last = reach;
             // SAFETY: (1) this module's callers are the writer.

@@ -120,11 +120,6 @@ fn tail(free_from: Option<u64>, part: Span) -> u64 {
     }
 }
 
-/// The longest free area of a leaf.
-pub(crate) fn longest_in(leaf: Leaf<'_>, part: Span) -> u64 {
-    longest(leaf.entries().map(|e| e.span), part)
-}
-
 /// The longest free area of a leaf that is to hold `entries`.
 pub(crate) fn longest_among(entries: &[Entry], part: Span) -> u64 {
     longest(entries.iter().map(|e| e.span), part)

@@ -100,6 +100,17 @@ impl<'g> Walk<'g> {
     }
 }
 
+impl<'g> Walk<'g> {
+    /// A seeded bug: takes the same place of today's root for that of the root it came by.
+    fn transplant(&mut self, root: &'g AtomicPtr<()>) {
+        let now = NodePtr::from_raw(node::load(root));
+        if self.height > 0 && now.is_inner() {
+            // SAFETY: as in `descend`.
+            self.way[0].write((unsafe { now.inner() }, self.level(0).1 as u8));
+        }
+    }
+}
+
 impl<'g, H: Handle> Iter<'g, H> {
     pub(crate) fn new(root: &'g AtomicPtr<()>, within: Span) -> Self {
         Self { root, within, front: Walk::START, back: Walk::START, done: false, handles: PhantomData }
@@ -152,6 +163,9 @@ impl<'g, H: Handle> Iter<'g, H> {
                     self.narrow_from_below(entry.span);
                     return Some(entry);
                 }
+            }
+            if spile_sync::seeded!("iterate-by-position") {
+                self.front.transplant(self.root);
             }
             if !self.front.next_leaf() {
                 break;

@@ -24,6 +24,7 @@
 //! Node pointers carry the kind in their low bits. A null slot inside the length is an entry that was erased in place; `RESERVED` is
 //! a range that is taken but shows nothing.
 
+use crate::gap;
 use crate::span::Span;
 use crate::stock::Need;
 use core::ptr::{NonNull, null_mut};
@@ -284,6 +285,17 @@ impl<'n> Leaf<'n> {
         (!entry.raw.is_null()).then_some(entry)
     }
 
+    /// The longest free area of the leaf, which has `part` of the key space. For the writer.
+    pub(crate) fn longest_gap(self, part: Span) -> u64 {
+        match self {
+            Leaf::Narrow(node) => match node.between() {
+                Some((between, begin, end)) => between.max(begin.first() - part.first()).max(part.last() - end.last()),
+                None => part.len(),
+            },
+            Leaf::Wide(_) => gap::longest(self.entries().map(|e| e.span), part),
+        }
+    }
+
     /// All entries but the erased ones.
     pub(crate) fn entries(self) -> impl DoubleEndedIterator<Item = Entry> + 'n {
         (0..self.len()).map(move |i| self.entry(i)).filter(|e| !e.raw.is_null())
@@ -326,6 +338,21 @@ impl Narrow {
         Span::of(first, last)
     }
 
+    /// The longest free area between entries, and the spans of the first and the last; `None` if all are erased.
+    fn between(&self) -> Option<(u64, Span, Span)> {
+        let keys = self.keys();
+        let live = |i: &usize| !own(&self.slots[*i]).is_null();
+        let begin = (0..keys.len as usize).find(live)?;
+        let mut end = begin;
+        // In units, and one too many: the distance from a last to the next first.
+        let mut longest = 1;
+        for i in (begin + 1..keys.len as usize).filter(live) {
+            longest = longest.max(keys.firsts[i] - keys.lasts[end]);
+            end = i;
+        }
+        Some((((longest - 1) as u64) << keys.shift, self.span(begin), self.span(end)))
+    }
+
     /// Whether `entries` can be stored with this leaf's base and shift.
     #[inline]
     pub(crate) fn can_hold(&self, entries: &[Entry]) -> bool {
@@ -363,16 +390,14 @@ impl Narrow {
         }
         keys.lasts[resume..len].copy_from_slice(&old.lasts[upto..upto + kept]);
         keys.firsts[resume..len].copy_from_slice(&old.firsts[upto..upto + kept]);
-        let raw = |i: usize| match i {
-            _ if i < from => own(&self.slots[i]),
-            _ if i < resume => middle[i - from].raw,
-            _ if i < len => own(&self.slots[upto + i - resume]),
-            _ => null_mut(),
-        };
-        // SAFETY: (1, 2) the caller's: room for a `Narrow`, aligned, unshared.
-        unsafe {
-            memory.cast().write(Narrow { keys: UnsafeCell::new(keys), link: Link::new(NodePtr::NULL), slots: slots(raw) });
+        let mut slots = slots(core::iter::empty());
+        copy_slots(&mut slots[..from], &self.slots[..from]);
+        for (slot, entry) in slots[from..resume].iter_mut().zip(middle) {
+            *slot = AtomicPtr::new(entry.raw);
         }
+        copy_slots(&mut slots[resume..len], &self.slots[upto..upto + kept]);
+        // SAFETY: (1, 2) the caller's: room for a `Narrow`, aligned, unshared.
+        unsafe { memory.cast().write(Narrow { keys: UnsafeCell::new(keys), link: Link::new(NodePtr::NULL), slots }) };
         NodePtr::new(memory, Kind::Narrow)
     }
 
@@ -524,8 +549,22 @@ impl Kind {
     }
 }
 
-fn slots<const N: usize>(raw: impl Fn(usize) -> *mut ()) -> [AtomicPtr<()>; N] {
-    core::array::from_fn(|i| AtomicPtr::new(raw(i)))
+/// Slots of a new node, the rest of them null.
+#[inline(always)]
+fn slots<const N: usize>(raws: impl Iterator<Item = *mut ()>) -> [AtomicPtr<()>; N] {
+    let mut slots = core::array::from_fn(|_| AtomicPtr::new(null_mut()));
+    for (slot, raw) in slots.iter_mut().zip(raws) {
+        *slot = AtomicPtr::new(raw);
+    }
+    slots
+}
+
+/// The writer's copy of slots into a new node.
+#[inline(always)]
+fn copy_slots(new: &mut [AtomicPtr<()>], old: &[AtomicPtr<()>]) {
+    for (new, old) in new.iter_mut().zip(old) {
+        *new = AtomicPtr::new(own(old));
+    }
 }
 
 /// Writes a leaf of `entries` (1 to `LEAF` of them, ascending, apart) into `memory`.
@@ -535,7 +574,7 @@ fn slots<const N: usize>(raw: impl Fn(usize) -> *mut ()) -> [AtomicPtr<()>; N] {
 /// (1) `memory` has the layout of `kind`'s class and (2) belongs to the caller; (3) `kind` came from `Kind::for_entries`.
 pub(crate) unsafe fn write_leaf(memory: NonNull<u8>, kind: Kind, entries: &[Entry]) -> NodePtr {
     debug_assert!(!entries.is_empty() && entries.len() <= LEAF);
-    let raw = |i: usize| entries.get(i).map_or(null_mut(), |e| e.raw);
+    let slots = slots(entries.iter().map(|e| e.raw));
     let link = Link::new(NodePtr::NULL);
     let len = entries.len() as u8;
     if kind == Kind::Narrow {
@@ -548,7 +587,7 @@ pub(crate) unsafe fn write_leaf(memory: NonNull<u8>, kind: Kind, entries: &[Entr
             keys.firsts[i] = offset(entry.span.first());
         }
         // SAFETY: (1, 2) the caller's: room for a `Narrow`, aligned, unshared.
-        unsafe { memory.cast().write(Narrow { keys: UnsafeCell::new(keys), link, slots: slots(raw) }) };
+        unsafe { memory.cast().write(Narrow { keys: UnsafeCell::new(keys), link, slots }) };
     } else {
         let mut keys = WideKeys { lasts: [u64::MAX; KEYS], firsts: [u64::MAX; LEAF], len };
         for (i, entry) in entries.iter().enumerate() {
@@ -556,7 +595,7 @@ pub(crate) unsafe fn write_leaf(memory: NonNull<u8>, kind: Kind, entries: &[Entr
             keys.firsts[i] = entry.span.first();
         }
         // SAFETY: (1, 2) as above, for a `Wide`.
-        unsafe { memory.cast().write(Wide { keys: UnsafeCell::new(keys), link, slots: slots(raw) }) };
+        unsafe { memory.cast().write(Wide { keys: UnsafeCell::new(keys), link, slots }) };
     }
     NodePtr::new(memory, kind)
 }
@@ -578,7 +617,7 @@ pub(crate) unsafe fn write_inner(memory: NonNull<u8>, children: &[Child]) -> Nod
     }
     let node = Inner {
         keys: UnsafeCell::new(InnerKeys { pivots, len: children.len() as u8 }),
-        slots: slots(|i| children.get(i).map_or(null_mut(), |c| c.node.0)),
+        slots: slots(children.iter().map(|c| c.node.0)),
         link: Link::new(NodePtr::NULL),
         gaps: UnsafeCell::new(gaps),
     };
@@ -615,6 +654,36 @@ impl NodePtr {
     pub(crate) unsafe fn set_next(self, next: NodePtr) {
         // SAFETY: as above.
         self.link().with_mut(|link| unsafe { *link = next });
+    }
+
+    /// For seeded bugs: writes the keys of a node that has been published.
+    pub(crate) fn write_late(self) {
+        // SAFETY: none: this is the bug that a model must find.
+        unsafe {
+            match self.kind() {
+                Kind::Narrow => (*self.address().cast::<Narrow>()).keys.with_mut(|k| k.write(k.read())),
+                Kind::Wide => (*self.address().cast::<Wide>()).keys.with_mut(|k| k.write(k.read())),
+                Kind::Inner => (*self.address().cast::<Inner>()).keys.with_mut(|k| k.write(k.read())),
+            }
+        }
+    }
+
+    /// For seeded bugs: gives a leaf that has been published what `other`, of the same kind, holds.
+    pub(crate) fn overwrite(self, other: NodePtr) {
+        // SAFETY: none: this is the bug that a model must find.
+        unsafe {
+            match self.kind() {
+                Kind::Narrow => {
+                    let keys = (*other.address().cast::<Narrow>()).keys.with(|k| k.read());
+                    (*self.address().cast::<Narrow>()).keys.with_mut(|k| k.write(keys));
+                }
+                _ => {
+                    let keys = (*other.address().cast::<Wide>()).keys.with(|k| k.read());
+                    (*self.address().cast::<Wide>()).keys.with_mut(|k| k.write(keys));
+                }
+            }
+            (0..LEAF).for_each(|i| publish(self.leaf().slot(i), own(other.leaf().slot(i))));
+        }
     }
 
     /// Makes a freed node show nothing, and lets a checker see that it was written.

@@ -151,7 +151,7 @@ impl<'t> Path<'t> {
             if is >= longest {
                 self.set_gap(self.height, is);
             } else if was == longest {
-                self.set_gap(self.height, gap::longest_in(now, Span::of(self.first, self.last)));
+                self.set_gap(self.height, now.longest_gap(Span::of(self.first, self.last)));
             }
         }
     }

@@ -79,10 +79,18 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    fn new(left: Leaf<'_>, right: Leaf<'_>, change: &Change<'_>) -> Result<Self, Refused> {
+    /// To be made where it lies: it is too long to be moved about.
+    #[inline(always)]
+    fn new() -> Self {
+        Self { from: 0, upto: 0, middle: Middle::new(), spare: null_mut() }
+    }
+
+    /// Finds out what `change` cuts out of the leaves at its ends.
+    #[inline]
+    fn find(&mut self, left: Leaf<'_>, right: Leaf<'_>, change: &Change<'_>) -> Result<(), Refused> {
+        let cut = self;
         let window = change.window;
-        let mut cut =
-            Self { from: left.index(window.first()), upto: right.index(window.last()), middle: Middle::new(), spare: null_mut() };
+        (cut.from, cut.upto) = (left.index(window.first()), right.index(window.last()));
         let mut divided = None;
         if let Some(entry) = left.live(cut.from).filter(|e| e.span.first() < window.first()) {
             change.may_cut(&entry)?;
@@ -102,7 +110,7 @@ impl Cut {
             }
             cut.upto += 1;
         }
-        Ok(cut)
+        Ok(())
     }
 
     /// Nothing is there, and nothing comes.
@@ -134,6 +142,10 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
     /// (1) The caller is the tree's writer; (2) the change's entries are ascending, apart and in its window.
     #[inline]
     pub(crate) unsafe fn splice(&mut self, change: &Change<'_>) -> Result<Spliced, Refused> {
+        if spile_sync::seeded!("two-steps") && !change.new.is_empty() {
+            // SAFETY: (1, 2) the caller's; but readers see a hole.
+            let _ = unsafe { self.splice(&Change { new: &[], ..*change }) };
+        }
         let mut left = Path::new();
         // SAFETY: (1) the caller's.
         if !unsafe { left.walk(self.root, change.window.first()) } {
@@ -142,14 +154,15 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         if let Some(swapped) = self.in_place(&left, change) {
             return Ok(Spliced { retired: 0, swapped });
         }
+        let mut cut = Cut::new();
         if change.window.last() > left.last {
             let mut right = Path::new();
             // SAFETY: (1) the caller's.
             unsafe { right.walk(self.root, change.window.last()) };
-            let cut = Cut::new(left.leaf(), right.leaf(), change)?;
+            cut.find(left.leaf(), right.leaf(), change)?;
             return self.rebuild(&left, &right, &cut);
         }
-        let cut = Cut::new(left.leaf(), left.leaf(), change)?;
+        cut.find(left.leaf(), left.leaf(), change)?;
         if cut.is_bare(true) {
             return Ok(Spliced::NOTHING);
         }
@@ -200,11 +213,21 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
     fn one_leaf(&mut self, path: &Path<'t>, cut: &Cut) -> Result<Spliced, Refused> {
         let old = path.leaf();
         let node = self.spliced_leaf(old, cut).map_err(|NoMemory| cut.give_up::<H>())?;
+        if spile_sync::seeded!("edit-in-place") && node.kind() == path.leaf.kind() {
+            path.leaf.overwrite(node);
+            return Ok(Spliced::NOTHING);
+        }
         if spile_sync::seeded!("retire-before-publish") {
             // SAFETY: none: this is the bug that a model must find.
             unsafe { self.stock.put_back(path.leaf) };
         }
         node::publish(path.slot(self.root), node.raw());
+        if spile_sync::seeded!("publish-before-initialise") {
+            node.write_late();
+        }
+        if spile_sync::seeded!("write-to-replaced") {
+            (cut.from..cut.upto).for_each(|i| node::publish(old.slot(i), null_mut()));
+        }
         let before = (cut.from..cut.upto).filter_map(|i| old.live(i)).map(|e| e.span);
         // SAFETY: (1) the writer's hands; the inner nodes are still in the tree, the old leaf no longer.
         unsafe {

@@ -284,6 +284,11 @@ impl Stock {
         }
         if self.cookie.is_none() {
             self.close(rcu);
+        } else if spile_sync::seeded!("stale-cookie") {
+            // SAFETY: none: this is the bug that a model must find.
+            while let Some(node) = unsafe { self.young.pop() } {
+                unsafe { self.waiting.push(node) };
+            }
         }
         rcu.drive();
         self.come_home(rcu);

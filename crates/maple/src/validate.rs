@@ -1,6 +1,5 @@
 //! What must be true of a tree, checked; how much memory it takes; and a picture of it.
 
-use crate::gap;
 use crate::handle::Handle;
 use crate::node::{self, LEAF, NodePtr, shows};
 use crate::span::Span;
@@ -91,7 +90,7 @@ fn check(node: NodePtr, part: Span, depth: usize, leaf_depth: &mut Option<usize>
             let begins =
                 !leaf.slot(0).load(spile_sync::atomic::Ordering::Relaxed).is_null() && leaf.span(0).first() == part.first();
             rule(begins || part.first() == 0, "every leaf but the first begins with a range")?;
-            return Ok(gap::longest_in(leaf, part));
+            return Ok(leaf.longest_gap(part));
         }
         let inner = node.inner();
         let mut first = part.first();
