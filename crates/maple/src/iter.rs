@@ -20,11 +20,12 @@ use spile_sync::atomic::AtomicPtr;
 /// The ranges of a tree that touch a span, ascending, with what they hold.
 pub struct Iter<'g, H: Handle> {
     root: &'g AtomicPtr<()>,
-    within: Span,
+    /// The keys that have not been walked: from here, up to there, unless all is done.
+    from: u64,
+    upto: u64,
+    done: bool,
     front: Walk<'g>,
     back: Walk<'g>,
-    /// What is left: entries at or above `front` and at or below `back`.
-    done: bool,
     handles: PhantomData<&'g H>,
 }
 
@@ -113,109 +114,115 @@ impl<'g> Walk<'g> {
 
 impl<'g, H: Handle> Iter<'g, H> {
     pub(crate) fn new(root: &'g AtomicPtr<()>, within: Span) -> Self {
-        Self { root, within, front: Walk::START, back: Walk::START, done: false, handles: PhantomData }
+        let (from, upto) = (within.first(), within.last());
+        Self { root, from, upto, done: false, front: Walk::START, back: Walk::START, handles: PhantomData }
     }
 
-    /// Finds the first leaf, at the first call.
-    fn start_front(&mut self) {
+    /// The root, unless the tree is empty, which ends the walk.
+    fn top(&mut self) -> Option<NodePtr> {
         let root = NodePtr::from_raw(node::load(self.root));
-        if root.is_null() {
-            self.done = true;
-            return;
-        }
-        let key = self.within.first();
-        self.front.descend(root, |inner| inner.index(key));
-        self.front.at = self.front.leaf.map_or(0, |leaf| leaf.index(key));
+        self.done |= root.is_null();
+        (!root.is_null()).then_some(root)
     }
 
-    fn start_back(&mut self) {
-        let root = NodePtr::from_raw(node::load(self.root));
-        if root.is_null() {
-            self.done = true;
-            return;
+    /// To the next leaf (the first, at the first call); false if there is none. Apart, to keep the way through a leaf short.
+    #[cold]
+    #[inline(never)]
+    fn step(&mut self) -> bool {
+        if self.done {
+            return false;
         }
-        let key = self.within.last();
-        self.back.descend(root, |inner| inner.index(key));
-        // One past the entry that covers the key, or that follows it: the latter is passed over below.
-        self.back.at = self.back.leaf.map_or(0, |leaf| leaf.len().min(leaf.index(key) + 1));
-    }
-
-    /// The next entry in ascending order, reserved ones included.
-    #[inline]
-    pub(crate) fn next_entry(&mut self) -> Option<Entry> {
-        if self.front.leaf.is_none() && !self.done {
-            self.start_front();
-        }
-        while !self.done {
-            let Some(leaf) = self.front.leaf else { break };
-            while self.front.at < self.front.len {
-                let entry = leaf.entry(self.front.at);
-                self.front.at += 1;
-                if entry.raw.is_null() {
-                    continue;
-                }
-                if entry.span.first() > self.within.last() {
-                    self.done = true;
-                    return None;
-                }
-                // An entry below was there when the leaf was chosen, and covers keys that were walked already.
-                if entry.span.last() >= self.within.first() {
-                    self.narrow_from_below(entry.span);
-                    return Some(entry);
-                }
-            }
+        if self.front.leaf.is_some() {
             if spile_sync::seeded!("iterate-by-position") {
                 self.front.transplant(self.root);
             }
-            if !self.front.next_leaf() {
-                break;
+            self.done = !self.front.next_leaf();
+        } else if let Some(root) = self.top() {
+            let key = self.from;
+            self.front.descend(root, |inner| inner.index(key));
+            self.front.at = self.front.leaf.map_or(0, |leaf| leaf.index(key));
+        }
+        !self.done
+    }
+
+    /// As [`step`](Self::step), downwards.
+    #[cold]
+    #[inline(never)]
+    fn step_back(&mut self) -> bool {
+        if self.done {
+            return false;
+        }
+        if self.back.leaf.is_some() {
+            self.done = !self.back.prev_leaf();
+        } else if let Some(root) = self.top() {
+            let key = self.upto;
+            self.back.descend(root, |inner| inner.index(key));
+            // One past the entry that covers the key, or that follows it: the latter is passed over.
+            self.back.at = self.back.leaf.map_or(0, |leaf| leaf.len().min(leaf.index(key) + 1));
+        }
+        !self.done
+    }
+
+    /// Nothing is left.
+    fn end(&mut self) {
+        self.done = true;
+        (self.front.at, self.front.len, self.back.at) = (0, 0, 0);
+    }
+
+    /// The next entry in ascending order, reserved ones included.
+    #[inline(always)]
+    pub(crate) fn next_entry(&mut self) -> Option<Entry> {
+        loop {
+            while self.front.at < self.front.len
+                && let Some(leaf) = self.front.leaf
+            {
+                let entry = leaf.entry(self.front.at);
+                self.front.at += 1;
+                // An entry that ends below was there when the leaf was chosen, and its keys have been walked already.
+                if entry.raw.is_null() || entry.span.last() < self.from {
+                    continue;
+                }
+                if entry.span.first() > self.upto {
+                    self.end();
+                    return None;
+                }
+                match entry.span.last().checked_add(1) {
+                    Some(from) => self.from = from,
+                    None => self.end(),
+                }
+                return Some(entry);
+            }
+            if !self.step() {
+                return None;
             }
         }
-        self.done = true;
-        None
     }
 
     /// The next entry in descending order, reserved ones included.
+    #[inline]
     pub(crate) fn next_entry_back(&mut self) -> Option<Entry> {
-        if self.back.leaf.is_none() && !self.done {
-            self.start_back();
-        }
-        while !self.done {
-            let Some(leaf) = self.back.leaf else { break };
-            while self.back.at > 0 {
+        loop {
+            while self.back.at > 0
+                && let Some(leaf) = self.back.leaf
+            {
                 self.back.at -= 1;
                 let entry = leaf.entry(self.back.at);
-                if entry.raw.is_null() || entry.span.first() > self.within.last() {
+                if entry.raw.is_null() || entry.span.first() > self.upto {
                     continue;
                 }
-                if entry.span.last() < self.within.first() {
-                    self.done = true;
+                if entry.span.last() < self.from {
+                    self.end();
                     return None;
                 }
-                self.narrow_from_above(entry.span);
+                match entry.span.first().checked_sub(1) {
+                    Some(upto) => self.upto = upto,
+                    None => self.end(),
+                }
                 return Some(entry);
             }
-            if !self.back.prev_leaf() {
-                break;
+            if !self.step_back() {
+                return None;
             }
-        }
-        self.done = true;
-        None
-    }
-
-    /// What is at or below `seen` has been walked.
-    #[inline]
-    fn narrow_from_below(&mut self, seen: Span) {
-        match Span::new(seen.last().saturating_add(1), self.within.last()) {
-            Some(rest) if seen.last() < u64::MAX => self.within = rest,
-            _ => self.done = true,
-        }
-    }
-
-    fn narrow_from_above(&mut self, seen: Span) {
-        match seen.first().checked_sub(1).and_then(|last| Span::new(self.within.first(), last)) {
-            Some(rest) => self.within = rest,
-            None => self.done = true,
         }
     }
 }
