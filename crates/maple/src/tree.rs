@@ -32,7 +32,8 @@ pub(crate) const MAX_HEIGHT: usize = 24;
 
 /// A B-tree of disjoint ranges of `u64`, each with a handle `H`; readers by RCU `R`, nodes from `A`.
 ///
-/// See the [module](self) for what readers are promised and [`Writer`] for how it changes.
+/// What readers are promised: every lookup is wait-free where it says so, sees a state of the tree at some moment during the call,
+/// and two lookups of one reader never go back in time. How it changes: [`Writer`].
 pub struct RangeTree<H: Handle, R: Rcu, A: NodeAlloc = Heap> {
     pub(crate) root: AtomicPtr<()>,
     pub(crate) rcu: R,
