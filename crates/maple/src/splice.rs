@@ -232,7 +232,9 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         // SAFETY: (1) the writer's hands; the inner nodes are still in the tree, the old leaf no longer.
         unsafe {
             path.refill(old, (cut.from, cut.upto), node.leaf(), before, cut.middle.iter().map(|e| e.span));
-            self.stock.retire(path.leaf);
+            if !spile_sync::seeded!("retire-before-publish") {
+                self.stock.retire(path.leaf);
+            }
         }
         Ok(Spliced { retired: 1, swapped: null_mut() })
     }

@@ -8,6 +8,7 @@
 
 use crate::gap::{self, Fit};
 use crate::handle::Handle;
+use crate::iter::Iter;
 use crate::node::{self, Entry, NodePtr, RESERVED, shows};
 use crate::span::Span;
 use crate::splice::{Change, Hands, MAX_NEW, Spliced};
@@ -98,13 +99,14 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     }
 
     fn displaced(&mut self, done: Spliced, window: Span) -> Displaced<'_, H, R> {
-        let node = if done.retired > 0 { self.stock().young().top() } else { NodePtr::NULL };
+        let node = self.stock().young().top();
         Displaced {
             rcu: &self.tree.rcu,
             window,
             swapped: done.swapped,
             node,
-            nodes: done.retired,
+            // None are listed where a checker had them reused at once.
+            nodes: if node.is_null() { 0 } else { done.retired },
             at: 0,
             handles: core::marker::PhantomData,
         }
@@ -116,6 +118,11 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         let (span, raw) = self.tree.entry_at(key)?;
         // SAFETY: (1) shown by this tree; (2) only this writer could unlink it, and is borrowed meanwhile.
         shows(raw.as_ptr()).then(|| (span, unsafe { by_ref::<H>(raw.as_ptr()) }))
+    }
+
+    /// The ranges that touch `within`, ascending (or, by `rev`, descending), without a read section.
+    pub fn iter(&self, within: Span) -> Iter<'_, H> {
+        Iter::new(&self.tree.root, within)
     }
 
     /// Puts `value` over `span`, whatever was there. A range that sticks out at one end is shortened; one that sticks out at both
