@@ -35,6 +35,7 @@ impl Chain {
     ///
     /// Nobody releases an object of the chain meanwhile.
     #[cfg(all(feature = "std", not(loom)))]
+    #[allow(dead_code, reason = "where fork is not followed")]
     unsafe fn len(&self) -> usize {
         // SAFETY: (1) by contract the heads are alive.
         let next = |head: &NonNull<Head>| NonNull::new(unsafe { head.as_ref() }.next.load(Ordering::Relaxed));
@@ -142,8 +143,10 @@ impl Backlog {
                 *cookie = None;
             }
             if cookie.is_none() && !self.incoming.load(Ordering::Relaxed).is_null() {
-                // Acquire [push]: see `push`. The cookie is taken after it, so it is later than every unlinking in the batch.
-                *chain = Chain(self.incoming.swap(null_mut(), order!("take", Acquire)));
+                // Acquire [push]: see `push`. The cookie is taken after it, so it is later than every unlinking in the batch; and
+                // whoever gets the lock next may release what we take. (Not named: a fence lies between this and each
+                // release, and loom lets a fence acquire what another thread read before it.)
+                *chain = Chain(self.incoming.swap(null_mut(), Ordering::Acquire));
                 *cookie = Some(grace.cookie());
             }
             due
@@ -170,6 +173,7 @@ impl Backlog {
     ///
     /// (1) The caller holds the drive lock (2) and is the only thread.
     #[cfg(all(feature = "std", not(loom)))]
+    #[allow(dead_code, reason = "where fork is not followed")]
     pub(crate) unsafe fn recount(&self) {
         let arrivals = Chain(self.incoming.load(Ordering::Relaxed));
         // SAFETY: (1) the drive lock excludes every other toucher of this cell; (2) nobody releases what is in either list.

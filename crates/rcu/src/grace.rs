@@ -6,13 +6,14 @@
 //! **Mechanism.** `started` numbers the period that runs (or the last one that ran), `completed` the last that ended:
 //!
 //! ```text
-//! started == completed        idle
-//! started == completed + 1    period `started` is running: somebody scans for readers older than it
+//! started == completed         idle
+//! started == completed + STEP  period `started` is running: somebody scans for readers older than it
 //! ```
 //!
-//! A cookie is `started + 1`: the first period whose start lies wholly after the unlinking. A driver starts a period by raising
+//! Numbers go up by [`STEP`] and end in a 1 of 16 bits, so that a reader can store one as it is and count its nesting in the
+//! same word. A cookie is `started + STEP`: the first period whose start lies wholly after the unlinking. A driver starts a period by raising
 //! `started`, then makes every reader's entry visible (the *heavy* barrier), then scans; readers that entered with a
-//! number below `started` are waited for. See docs/orderings.md: `cookie`, `start`, `enter-epoch`, `complete`, `poll`.
+//! number below `started` are waited for. See docs/orderings.md: `cookie`, `enter-epoch`, `complete`, `poll`.
 
 use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::{order, seeded};
@@ -20,6 +21,11 @@ use spile_sync::{order, seeded};
 /// Names a grace period that has to pass. Ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cookie(u64);
+
+/// From one period's number to the next.
+pub(crate) const STEP: u64 = 1 << 16;
+/// The number of the period before the first.
+const BEFORE: u64 = STEP + 1;
 
 #[derive(Debug)]
 pub(crate) struct Grace {
@@ -30,12 +36,12 @@ pub(crate) struct Grace {
 impl Grace {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Self { started: AtomicU64::new(1), completed: AtomicU64::new(1) }
+        Self { started: AtomicU64::new(BEFORE), completed: AtomicU64::new(BEFORE) }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        Self { started: AtomicU64::new(1), completed: AtomicU64::new(1) }
+        Self { started: AtomicU64::new(BEFORE), completed: AtomicU64::new(BEFORE) }
     }
 
     /// The period that what is unlinked now must wait for.
@@ -44,7 +50,7 @@ impl Grace {
         // period. A plain load would leave writer and driver unordered when they are different threads. Nothing is
         // acquired: a cookie promises nothing about the past.
         let running = self.started.fetch_add(0, order!("cookie", Release));
-        Cookie(if seeded!("cookie-not-later") { running } else { running + 1 })
+        Cookie(if seeded!("cookie-not-later") { running } else { running + STEP })
     }
 
     pub(crate) fn poll(&self, cookie: Cookie) -> bool {
@@ -60,15 +66,16 @@ impl Grace {
         self.started.load(order!("enter-epoch", Acquire))
     }
 
-    /// Moves time on as far as it goes without waiting. The caller holds the drive lock. `barrier` makes every entry that
-    /// precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than `s` is left.
+    /// Moves time on as far as it goes without waiting. The caller holds the drive lock. `barrier` begins with a SeqCst
+    /// fence, and makes every entry that precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than `s` is left.
     pub(crate) fn advance(&self, barrier: impl FnOnce(), scan: impl FnOnce(u64) -> bool) {
         // Relaxed: only the holder of the drive lock writes these two.
         let mut running = self.started.load(Ordering::Relaxed);
         if running == self.completed.load(Ordering::Relaxed) {
-            // Acquire [start]: from the cookies below it, so that what they stand for was unlinked before the barrier. Readers
-            // need no Release here: a read-modify-write hands on what the cookies released.
-            running = self.started.fetch_add(1, order!("start", Acquire)) + 1;
+            // Relaxed: what the cookies below it stand for was unlinked before the barrier, for the fence in it acquires what
+            // this read. Readers that enter with this number read what the cookies released, for a read-modify-write
+            // hands it on.
+            running = self.started.fetch_add(STEP, Ordering::Relaxed) + STEP;
             barrier();
         }
         if scan(running) {

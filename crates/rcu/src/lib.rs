@@ -8,13 +8,13 @@
 //! the object once [`Rcu::poll`] says that the cookie's period is over: by then every reader that could have seen the object
 //! has left its section. Two backends answer "who is still reading?":
 //!
-//! * [`slots::Domain`]: each reading thread owns one slot (a word it alone writes). [`Global`] is the domain of a `std` process:
+//! * [`slots::Domain`]: each reading thread owns one slot (a word it alone writes). `Global` is the domain of a `std` process:
 //!   slots are claimed on first use, even inside a signal handler, and the readers' store-load fence is moved to the writers by
 //!   `membarrier(2)` where the kernel has it.
 //! * [`qsbr::Qsbr`]: for kernels and simulators: a read section costs nothing, and each CPU reports the moments when it
 //!   holds no reference (context switch, idle, return to user).
 //!
-//! | | [`Global`] | [`qsbr::Qsbr`] |
+//! | | `Global` | [`qsbr::Qsbr`] |
 //! |---|---|---|
 //! | needs | `std` | a CPU number and memory for one line per CPU |
 //! | enter + leave | two stores to an own line | nothing |
@@ -33,15 +33,16 @@
 //! {
 //!     let section = Global.read();
 //!     // SAFETY: (1) published above; (2) freed only by `defer`, which waits for this section.
-//!     assert_eq!(unsafe { **shared.load(Ordering::Acquire) }, 1);
+//!     assert_eq!(unsafe { *shared.load(Ordering::Acquire) }, 1);
 //!     drop(section);
 //! }
 //! let old = shared.swap(RcuBox::into_raw(RcuBox::new(2)).as_ptr(), Ordering::AcqRel);
-//! // SAFETY: (1) `old` came from `into_raw`; (2) it is unlinked, so this is its only owner.
+//! // SAFETY: (1) `old` came from `into_raw`, (2) once; (3) it is only deferred; (4) it is unlinked.
 //! unsafe { RcuBox::from_raw(std::ptr::NonNull::new(old).unwrap()) }.defer(&Global);
 //! # let last = shared.load(Ordering::Acquire);
-//! # // SAFETY: (1) from `into_raw`; (2) nobody else is left.
+//! # // SAFETY: (1) to (4): as above, and nobody else is left.
 //! # drop(unsafe { RcuBox::from_raw(std::ptr::NonNull::new(last).unwrap()) });
+//! # Global.barrier();
 //! # }
 //! ```
 #![cfg_attr(not(any(feature = "std", loom)), no_std)]
@@ -114,8 +115,8 @@ pub unsafe trait Rcu {
     fn backlog(&self) -> usize;
 
     /// Helps if more than [`BACKLOG_BOUND`] objects wait: moves time on and runs releases that are due; past eight times
-    /// the bound it waits for a grace period. Does nothing inside a read section. For a caller that holds no lock which a release
-    /// could want: a verb calls it on its way out.
+    /// the bound it waits for a grace period. Inside a read section it does not wait, and may do nothing. For a caller that holds
+    /// no lock which a release could want: a verb calls it on its way out.
     fn relieve(&self);
 
     /// Waits until every section that runs now has ended, running due releases meanwhile.

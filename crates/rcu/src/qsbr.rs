@@ -6,8 +6,8 @@
 //! **Mechanism.** Each CPU has a word on a line of its own, written by that CPU alone:
 //!
 //! ```text
-//! 0                     idle or offline: reads nothing
-//! period << 1 | 1       online; at its last quiescent state this period had started
+//! 0         idle or offline: reads nothing
+//! period    online; at its last quiescent state this period had started
 //! ```
 //!
 //! A quiescent state copies the number of the running period into the word. It needs no fence: the number is read with
@@ -21,7 +21,7 @@
 //! | context switch, return to user mode, a kernel thread's own choice | [`Qsbr::quiescent`] |
 //! | entering and leaving the idle loop; an interrupt that reads on an idle CPU | [`Qsbr::idle`], [`Qsbr::online`] |
 //! | hotplug | [`Qsbr::idle`] when it leaves, [`Qsbr::online`] when it comes |
-//! | somewhere that holds nothing (softirq, a verb's way out) | [`Rcu::relieve`](crate::Rcu::relieve) |
+//! | somewhere that holds nothing (softirq, a verb's way out) | [`Rcu::relieve`] |
 
 use crate::backlog::Backlog;
 use crate::grace::{Cookie, Grace};
@@ -112,7 +112,7 @@ impl<'c, M: Machine> Qsbr<'c, M> {
         let cpu = self.this();
         // Release [come-online]: a scan that reads this word passes over the sections before it, whose end `idle` released to a
         // scan that reads `idle`'s word alone.
-        cpu.word.store(self.grace.epoch() << 1 | 1, order!("come-online", Release));
+        cpu.word.store(self.grace.epoch(), order!("come-online", Release));
         // [online] against [scan-cpus]: either the driver sees this CPU, or the CPU sees what was unlinked.
         fence!("online");
     }
@@ -135,7 +135,7 @@ impl<'c, M: Machine> Qsbr<'c, M> {
     #[inline]
     pub unsafe fn quiescent(&self) {
         let cpu = self.this();
-        let now = self.grace.epoch() << 1 | 1;
+        let now = self.grace.epoch();
         // Relaxed: this CPU's own word. Zero is idle and stays so.
         let word = cpu.word.load(Ordering::Relaxed);
         if word != now && word != 0 {
@@ -156,7 +156,7 @@ impl<'c, M: Machine> Qsbr<'c, M> {
             self.cpus.iter().all(|cpu| {
                 // Acquire [scan-cpu]: pairs with `quiescent` and `idle`.
                 let word = cpu.word.load(order!("scan-cpu", Acquire));
-                word == 0 || word >> 1 >= period || spile_sync::seeded!("skip-a-cpu")
+                word == 0 || word >= period || spile_sync::seeded!("skip-a-cpu")
             })
         });
     }
@@ -236,8 +236,8 @@ unsafe impl<M: Machine> Rcu for Qsbr<'_, M> {
         self.cpus.iter().map(|cpu| cpu.backlog.count()).sum()
     }
 
-    /// Helps as the trait says, but never waits: the caller may be in a section, which is not known here. Where nothing
-    /// is held and memory is short, a kernel calls `synchronize`.
+    /// Helps as the trait says, but never waits: whether the caller is in a section is not known here. Where nothing is
+    /// held and memory is short, a kernel calls `synchronize`.
     fn relieve(&self) {
         if self.backlog() > BACKLOG_BOUND {
             self.help();

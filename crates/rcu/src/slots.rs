@@ -5,7 +5,7 @@
 //! leaves what it entered, and that alone. A period ends only after every slot has been seen empty or entered later than the
 //! period's start.
 //!
-//! **Mechanism.** A slot's word is `period << 16 | nesting`:
+//! **Mechanism.** A slot's word is the number of a period, which ends in 16 bits of 1, and in these the nesting:
 //!
 //! ```text
 //!  63                      16 15        0
@@ -28,7 +28,7 @@
 //! is taken for an old one and waited for: slower, not wrong.
 
 use crate::backlog::Backlog;
-use crate::grace::{Cookie, Grace};
+use crate::grace::{Cookie, Grace, STEP};
 use crate::head::Head;
 use crate::{BACKLOG_BOUND, Rcu};
 use core::marker::PhantomData;
@@ -41,8 +41,7 @@ use spile_sync::{fence, order, seeded};
 const BLOCK: usize = if cfg!(loom) { 3 } else { 32 };
 /// Stripes of the backlog of a domain.
 const STRIPES: usize = if cfg!(loom) { 1 } else { 16 };
-const NESTING_BITS: u32 = 16;
-const NESTING: u64 = (1 << NESTING_BITS) - 1;
+const NESTING: u64 = STEP - 1;
 
 /// Owner number of a free slot.
 const FREE: u32 = 0;
@@ -149,6 +148,14 @@ fn owned_by(previous: u64, owner: u32) -> u64 {
     ((previous >> 32).wrapping_add(1) << 32) | u64::from(owner)
 }
 
+/// Out of line, so that the outermost entry is straight.
+#[cold]
+#[inline(never)]
+fn one_deeper(word: u64) -> u64 {
+    assert!(word & NESTING != NESTING, "read sections nest deeper than 65,535: a guard leaks");
+    word + 1
+}
+
 impl<H: Host> Domain<H> {
     /// Claims a slot for the thread numbered `owner`, which is not 0. Lock-free, allocates nothing but blocks by
     /// [`Host::grow`]. `None`: no memory.
@@ -171,8 +178,8 @@ impl<H: Host> Domain<H> {
         }
         // Before the claim, so that the count never runs below the truth: see `alone`. Relaxed: [claim] orders it.
         self.claimed.fetch_add(1, Ordering::Relaxed);
-        // Acquire [claim-owner]: pairs with [give-back], so that the word reads 0.
-        let claimed = slot.owner.compare_exchange(seen, owned_by(seen, owner), order!("claim-owner", Acquire), Ordering::Relaxed);
+        // Relaxed: the fence below acquires what [give-back] released, so that the word reads 0.
+        let claimed = slot.owner.compare_exchange(seen, owned_by(seen, owner), Ordering::Relaxed, Ordering::Relaxed);
         if claimed.is_err() {
             self.claimed.fetch_sub(1, Ordering::Relaxed);
             return false;
@@ -229,12 +236,7 @@ impl<H: Host> Domain<H> {
         // Relaxed: our own store, or that of a handler which found and left the same.
         let word = slot.word.load(Ordering::Relaxed);
         let outermost = word & NESTING == 0;
-        let entered = if outermost {
-            self.grace.epoch() << NESTING_BITS | 1
-        } else {
-            assert!(word & NESTING != NESTING, "read sections nest deeper than 65,535: a guard leaks");
-            word + 1
-        };
+        let entered = if outermost { self.grace.epoch() } else { one_deeper(word) };
         // Release [enter]: a scan that reads this entry has also seen the exit from the section before it; the inner entry of
         // a nested one too, for a plain store carries on nothing that an earlier one released.
         slot.word.store(entered, order!("enter", Release));
@@ -325,11 +327,7 @@ impl<H: Host> Domain<H> {
         }
     }
 
-    /// Waits until everything deferred before this call has been released, and what others defer meanwhile.
-    ///
-    /// # Panics
-    ///
-    /// Inside a read section.
+    /// See [`Reader::barrier`]; `mine` is the caller's slot.
     pub(crate) fn barrier(&self, mine: Option<&Slot>) {
         // One period ends the batch that waits, the next the one that arrived meanwhile, the third what
         // a release deferred; whoever else is releasing right now is waited for by the count.
@@ -393,7 +391,7 @@ impl<H: Host> Domain<H> {
             // Acquire [scan]: pairs with `leave` (and `enter`): the reads of the section that ended come before us.
             let word = slot.word.load(order!("scan", Acquire));
             let outside = word & NESTING == 0 || (seeded!("skip-nested") && word & NESTING > 1);
-            outside || word >> NESTING_BITS >= period
+            outside || word >= period
         })
     }
 
@@ -419,6 +417,7 @@ impl<H: Host> Domain<H> {
     /// (1) The caller is the only thread; (2) it took [`hold_still`](Self::hold_still) before the fork and still has it; (3) what
     /// sections of the other threads protected is not used in this process.
     #[cfg(all(feature = "std", not(loom)))]
+    #[allow(dead_code, reason = "where fork is not followed")]
     pub(crate) unsafe fn forked(&self, mine: Option<&Slot>, owner: u32) {
         for slot in self.slots() {
             let seen = slot.owner.load(Ordering::Relaxed);
@@ -436,12 +435,14 @@ impl<H: Host> Domain<H> {
     }
 
     #[cfg(all(feature = "std", not(loom)))]
+    #[allow(dead_code, reason = "where fork is not followed")]
     pub(crate) fn drive_lock(&self) -> &TryLock {
         &self.drive
     }
 
     /// Takes the drive lock for the duration of a fork, so that the child's copy of the lists is whole.
     #[cfg(all(feature = "std", not(loom)))]
+    #[allow(dead_code, reason = "where fork is not followed")]
     pub(crate) fn hold_still(&self) -> spile_sync::lock::TryLockGuard<'_> {
         loop {
             if let Some(held) = self.drive.try_lock() {
@@ -472,7 +473,12 @@ impl<'d, H: Host> Reader<'d, H> {
         Some(Self { domain, slot, pinned: PhantomData })
     }
 
-    /// See [`Domain::barrier`].
+    /// Waits until everything deferred before this call has been released, and what others defer meanwhile. What the
+    /// releases did happens before the return.
+    ///
+    /// # Panics
+    ///
+    /// Inside a read section.
     pub fn barrier(&self) {
         self.domain.barrier(Some(self.slot));
     }

@@ -61,6 +61,13 @@ const MEMBARRIER: u32 = 2;
 #[derive(Debug)]
 struct Process;
 
+/// Out of line: beside the price of the fence a call is nothing, and the way around it is straight.
+#[cold]
+#[inline(never)]
+fn whole_fence() {
+    fence(Ordering::SeqCst);
+}
+
 // SAFETY: (1) both are a SeqCst fence, or `light` orders the compiler and membarrier puts a full fence into every running thread
 // between its call and its return, the caller's included; all threads use the same of the two, see `start`; (2) as fences;
 // (3) a new mapping, never unmapped (elsewhere: an allocation, never freed); (4) the kernel forgets a thread's number after
@@ -72,11 +79,13 @@ unsafe impl Host for Process {
         if BARRIER.load(Ordering::Relaxed) == MEMBARRIER {
             compiler_fence(Ordering::SeqCst);
         } else {
-            fence(Ordering::SeqCst);
+            whole_fence();
         }
     }
 
     fn heavy() {
+        start();
+        // Relaxed: decided in the line above, if not before.
         if BARRIER.load(Ordering::Relaxed) == MEMBARRIER {
             os::membarrier();
         } else {
@@ -196,7 +205,6 @@ unsafe impl Rcu for Global {
     }
 
     fn drive(&self) {
-        start();
         DOMAIN.drive(mine());
     }
 
@@ -214,12 +222,10 @@ unsafe impl Rcu for Global {
     }
 
     fn relieve(&self) {
-        start();
         DOMAIN.relieve(mine());
     }
 
     fn synchronize(&self) {
-        start();
         DOMAIN.synchronize(mine());
     }
 }
