@@ -198,7 +198,7 @@ pub(crate) unsafe fn lowest(root: NodePtr, fit: Fit, within: Span) -> Option<u64
         // SAFETY: (1) the caller is the writer.
         let (leaf, part) = unsafe { leaf_up(root, fit.size, from) };
         if let Some(leaf) = leaf {
-            let found = areas(leaf, part).filter_map(|area| meet(area, within)).find_map(|area| fit.lowest_in(area));
+            let found = areas(leaf, part, from).filter_map(|area| meet(area, within)).find_map(|area| fit.lowest_in(area));
             if found.is_some() {
                 return found;
             }
@@ -221,7 +221,7 @@ pub(crate) unsafe fn highest(root: NodePtr, fit: Fit, within: Span) -> Option<u6
         // SAFETY: (1) the caller is the writer.
         let (leaf, part) = unsafe { leaf_down(root, fit.size, from) };
         if let Some(leaf) = leaf {
-            let found = areas_down(leaf, part).filter_map(|area| meet(area, within)).find_map(|area| fit.highest_in(area));
+            let found = areas_down(leaf, part, from).filter_map(|area| meet(area, within)).find_map(|area| fit.highest_in(area));
             if found.is_some() {
                 return found;
             }
@@ -287,32 +287,36 @@ unsafe fn leaf_down<'t>(root: NodePtr, size: u64, from: u64) -> (Option<Leaf<'t>
     }
 }
 
-/// The free areas of a leaf, ascending.
-fn areas<'t>(leaf: Leaf<'t>, part: Span) -> impl Iterator<Item = Span> + 't {
-    let mut free_from = Some(part.first());
-    let taken = leaf.entries().map(|e| Some(e.span)).chain(core::iter::once(None));
-    taken.filter_map(move |span| {
-        let from = free_from?;
-        let area = match span {
-            Some(span) => span.first().checked_sub(1).and_then(|last| Span::new(from, last)),
-            None => Span::new(from, part.last()),
-        };
-        free_from = span.and_then(|span| span.last().checked_add(1));
+/// The free areas of a leaf, ascending, from the one that holds `from` or follows it.
+fn areas<'t>(leaf: Leaf<'t>, part: Span, from: u64) -> impl Iterator<Item = Span> + 't {
+    let start = leaf.index(from);
+    let before = (0..start).rev().find_map(|i| leaf.live(i));
+    let mut free_from = before.map_or(Some(part.first()), |entry| entry.span.last().checked_add(1));
+    (start..leaf.len() + 1).filter_map(move |i| {
+        let entry = leaf.live(i);
+        if entry.is_none() && i < leaf.len() {
+            return None;
+        }
+        let upto = entry.map_or(Some(part.last()), |entry| entry.span.first().checked_sub(1));
+        let area = free_from.zip(upto).and_then(|(from, upto)| Span::new(from, upto));
+        free_from = entry.and_then(|entry| entry.span.last().checked_add(1));
         area
     })
 }
 
-/// The free areas of a leaf, descending.
-fn areas_down<'t>(leaf: Leaf<'t>, part: Span) -> impl Iterator<Item = Span> + 't {
-    let mut free_to = Some(part.last());
-    let taken = leaf.entries().rev().map(|e| Some(e.span)).chain(core::iter::once(None));
-    taken.filter_map(move |span| {
-        let to = free_to?;
-        let area = match span {
-            Some(span) => span.last().checked_add(1).and_then(|first| Span::new(first, to)),
-            None => Span::new(part.first(), to),
-        };
-        free_to = span.and_then(|span| span.first().checked_sub(1));
+/// The free areas of a leaf, descending, from the one that holds `from` or precedes it.
+fn areas_down<'t>(leaf: Leaf<'t>, part: Span, from: u64) -> impl Iterator<Item = Span> + 't {
+    let start = (leaf.index(from) + 1).min(leaf.len());
+    let after = (start..leaf.len()).find_map(|i| leaf.live(i));
+    let mut free_to = after.map_or(Some(part.last()), |entry| entry.span.first().checked_sub(1));
+    (0..start + 1).rev().filter_map(move |i| {
+        let entry = i.checked_sub(1).and_then(|i| leaf.live(i));
+        if entry.is_none() && i > 0 {
+            return None;
+        }
+        let from = entry.map_or(Some(part.first()), |entry| entry.span.last().checked_add(1));
+        let area = from.zip(free_to).and_then(|(from, to)| Span::new(from, to));
+        free_to = entry.and_then(|entry| entry.span.first().checked_sub(1));
         area
     })
 }

@@ -164,6 +164,8 @@ impl<'g, H: Handle> Iter<'g, H> {
     }
 
     /// Nothing is left.
+    #[cold]
+    #[inline(never)]
     fn end(&mut self) {
         self.done = true;
         (self.front.at, self.front.len, self.back.at) = (0, 0, 0);
@@ -230,7 +232,8 @@ impl<'g, H: Handle> Iter<'g, H> {
 impl<'g, H: Handle> Iterator for Iter<'g, H> {
     type Item = (Span, H::Ref<'g>);
 
-    #[inline]
+    // Always: the way through a leaf is shorter than a call, and what is longer is apart.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let entry = self.next_entry()?;

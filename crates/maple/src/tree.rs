@@ -145,7 +145,14 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
     /// to a further leaf only past ranges that were erased or reserved there.
     #[inline]
     pub fn find<'g>(&'g self, guard: &'g R::Guard<'_>, key: u64) -> Option<(Span, H::Ref<'g>)> {
-        self.iter(guard, Span::of(key, u64::MAX)).next()
+        self.check(guard);
+        let leaf = self.leaf_of(key)?;
+        let here = (leaf.index(key)..leaf.len()).map(|i| leaf.entry(i)).find(|entry| shows(entry.raw));
+        match here {
+            // SAFETY: (1) published by this tree's writer; (2) unlinked handles live until this section ends.
+            Some(entry) => Some((entry.span, unsafe { by_ref::<H>(entry.raw) })),
+            None => self.iter(guard, Span::of(key, u64::MAX)).next(),
+        }
     }
 
     /// The last range that begins at or before `key`, and what it holds: the one that covers it, or the one before.
