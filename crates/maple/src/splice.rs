@@ -81,16 +81,16 @@ pub(crate) struct Cut {
 impl Cut {
     /// To be made where it lies: it is too long to be moved about.
     #[inline(always)]
-    fn new() -> Self {
-        Self { from: 0, upto: 0, middle: Middle::new(), spare: null_mut() }
+    fn new(from: usize) -> Self {
+        Self { from, upto: from, middle: Middle::new(), spare: null_mut() }
     }
 
-    /// Finds out what `change` cuts out of the leaves at its ends.
+    /// Finds out what `change` cuts out of the leaves at its ends, between whose entries `from` and `upto` it lies: the first
+    /// that end at or after its window's ends.
     #[inline]
     fn find(&mut self, left: Leaf<'_>, right: Leaf<'_>, change: &Change<'_>) -> Result<(), Refused> {
         let cut = self;
         let window = change.window;
-        (cut.from, cut.upto) = (left.index(window.first()), right.index(window.last()));
         let mut divided = None;
         if let Some(entry) = left.live(cut.from).filter(|e| e.span.first() < window.first()) {
             change.may_cut(&entry)?;
@@ -151,18 +151,25 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         if !unsafe { left.walk(self.root, change.window.first()) } {
             return self.plant(change);
         }
-        if let Some(swapped) = self.in_place(&left, change) {
+        let from = left.leaf().index(change.window.first());
+        if let Some(swapped) = self.in_place(&left, from, change) {
             return Ok(Spliced { retired: 0, swapped });
         }
-        let mut cut = Cut::new();
+        let mut cut = Cut::new(from);
         if change.window.last() > left.last {
             let mut right = Path::new();
             // SAFETY: (1) the caller's.
             unsafe { right.walk(self.root, change.window.last()) };
+            cut.upto = right.leaf().index(change.window.last());
             cut.find(left.leaf(), right.leaf(), change)?;
             return self.rebuild(&left, &right, &cut);
         }
-        cut.find(left.leaf(), left.leaf(), change)?;
+        // A window covers few entries: counting on is shorter than searching again.
+        let leaf = left.leaf();
+        while cut.upto < leaf.len() && leaf.span(cut.upto).last() < change.window.last() {
+            cut.upto += 1;
+        }
+        cut.find(leaf, leaf, change)?;
         if cut.is_bare(true) {
             return Ok(Spliced::NOTHING);
         }
@@ -183,11 +190,10 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         Ok(Spliced::NOTHING)
     }
 
-    /// Stores into an entry's slot, if that is all there is to do; what was in it.
+    /// Stores into the slot of entry `i`, if that is all there is to do; what was in it.
     #[inline]
-    fn in_place(&mut self, path: &Path<'t>, change: &Change<'_>) -> Option<*mut ()> {
+    fn in_place(&mut self, path: &Path<'t>, i: usize, change: &Change<'_>) -> Option<*mut ()> {
         let leaf = path.leaf();
-        let i = leaf.index(change.window.first());
         if i >= leaf.len() || leaf.span(i) != change.window {
             return None;
         }
@@ -225,9 +231,6 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         if spile_sync::seeded!("publish-before-initialise") {
             node.write_late();
         }
-        if spile_sync::seeded!("write-to-replaced") {
-            (cut.from..cut.upto).for_each(|i| node::publish(old.slot(i), null_mut()));
-        }
         let before = (cut.from..cut.upto).filter_map(|i| old.live(i)).map(|e| e.span);
         // SAFETY: (1) the writer's hands; the inner nodes are still in the tree, the old leaf no longer.
         unsafe {
@@ -235,6 +238,9 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
             if !spile_sync::seeded!("retire-before-publish") {
                 self.stock.retire(path.leaf);
             }
+        }
+        if spile_sync::seeded!("write-to-replaced") {
+            (cut.from..cut.upto).for_each(|i| node::publish(old.slot(i), null_mut()));
         }
         Ok(Spliced { retired: 1, swapped: null_mut() })
     }

@@ -261,11 +261,6 @@ impl Stock {
     /// (1) `node` is no longer reachable from the root; (2) the caller is the writer.
     #[inline]
     pub(crate) unsafe fn retire(&mut self, node: NodePtr) {
-        if spile_sync::seeded!("reuse-at-once") {
-            // SAFETY: none: this is the bug that a model must find.
-            unsafe { self.put_back(node) };
-            return;
-        }
         // SAFETY: (1, 2) the caller's.
         unsafe { self.young.push(node) };
     }
@@ -300,7 +295,7 @@ impl Stock {
     }
 
     fn come_home<R: Rcu>(&mut self, rcu: &R) {
-        if !self.cookie.is_some_and(|cookie| rcu.poll(cookie)) {
+        if !self.cookie.is_some_and(|cookie| rcu.poll(cookie) || spile_sync::seeded!("reuse-at-once")) {
             return;
         }
         self.cookie = None;

@@ -105,8 +105,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
             window,
             swapped: done.swapped,
             node,
-            // None are listed where a checker had them reused at once.
-            nodes: if node.is_null() { 0 } else { done.retired },
+            nodes: done.retired,
             at: 0,
             handles: core::marker::PhantomData,
         }
