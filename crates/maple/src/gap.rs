@@ -196,7 +196,9 @@ pub(crate) unsafe fn lowest(root: NodePtr, fit: Fit, within: Span) -> Option<u64
     }
     loop {
         // SAFETY: (1) the caller is the writer.
-        let (leaf, part) = unsafe { leaf_up(root, fit.size, from) };
+        let (leaf, part) = unsafe {
+            leaf_by(root, |inner, part| (inner.index(from.max(part.first()))..inner.len()).find(|&i| inner.gap(i) >= fit.size))
+        };
         if let Some(leaf) = leaf {
             let found = areas(leaf, part, from).filter_map(|area| meet(area, within)).find_map(|area| fit.lowest_in(area));
             if found.is_some() {
@@ -219,7 +221,9 @@ pub(crate) unsafe fn highest(root: NodePtr, fit: Fit, within: Span) -> Option<u6
     }
     loop {
         // SAFETY: (1) the caller is the writer.
-        let (leaf, part) = unsafe { leaf_down(root, fit.size, from) };
+        let (leaf, part) = unsafe {
+            leaf_by(root, |inner, part| (0..=inner.index(from.min(part.last()))).rev().find(|&i| inner.gap(i) >= fit.size))
+        };
         if let Some(leaf) = leaf {
             let found = areas_down(leaf, part, from).filter_map(|area| meet(area, within)).find_map(|area| fit.highest_in(area));
             if found.is_some() {
@@ -234,56 +238,25 @@ fn meet(a: Span, b: Span) -> Option<Span> {
     Span::new(a.first().max(b.first()), a.last().min(b.last()))
 }
 
-/// The first leaf that ends at or after `from` and has `size` free keys together, with its part of the key space; or no leaf, and
-/// a part that has none.
+/// The leaf that `choose` leads to (a node and its part of the key space, to a child), with its part; or no leaf, and the part of the
+/// node where no child was chosen.
 ///
 /// # Safety
 ///
 /// The caller is the tree's writer.
-unsafe fn leaf_up<'t>(root: NodePtr, size: u64, from: u64) -> (Option<Leaf<'t>>, Span) {
-    let (mut node, mut first, mut last) = (root, 0, u64::MAX);
+unsafe fn leaf_by<'t>(root: NodePtr, choose: impl Fn(&Inner, Span) -> Option<usize>) -> (Option<Leaf<'t>>, Span) {
+    let (mut node, mut part) = (root, Span::ALL);
     // SAFETY: (1) kinds are looked at; (2) in the tree, whose writer is the caller.
     unsafe {
         while node.is_inner() {
             let inner = node.inner();
-            let Some(at) = (inner.index(from.max(first))..inner.len()).find(|&i| inner.gap(i) >= size) else {
-                return (None, Span::of(first, last));
-            };
-            if at > 0 {
-                first = inner.pivot(at - 1) + 1;
-            }
-            if at + 1 < inner.len() {
-                last = inner.pivot(at);
-            }
+            let Some(at) = choose(inner, part) else { return (None, part) };
+            let first = if at > 0 { inner.pivot(at - 1) + 1 } else { part.first() };
+            let last = if at + 1 < inner.len() { inner.pivot(at) } else { part.last() };
+            part = Span::of(first, last);
             node = inner.child(at);
         }
-        (Some(node.leaf()), Span::of(first, last))
-    }
-}
-
-/// The last leaf that begins at or before `from`, as [`leaf_up`].
-///
-/// # Safety
-///
-/// The caller is the tree's writer.
-unsafe fn leaf_down<'t>(root: NodePtr, size: u64, from: u64) -> (Option<Leaf<'t>>, Span) {
-    let (mut node, mut first, mut last) = (root, 0, u64::MAX);
-    // SAFETY: as in `leaf_up`.
-    unsafe {
-        while node.is_inner() {
-            let inner = node.inner();
-            let Some(at) = (0..=inner.index(from.min(last))).rev().find(|&i| inner.gap(i) >= size) else {
-                return (None, Span::of(first, last));
-            };
-            if at > 0 {
-                first = inner.pivot(at - 1) + 1;
-            }
-            if at + 1 < inner.len() {
-                last = inner.pivot(at);
-            }
-            node = inner.child(at);
-        }
-        (Some(node.leaf()), Span::of(first, last))
+        (Some(node.leaf()), part)
     }
 }
 
