@@ -281,8 +281,10 @@ impl Stock {
             self.close(rcu);
         } else if spile_sync::seeded!("stale-cookie") {
             // SAFETY: none: this is the bug that a model must find.
-            while let Some(node) = unsafe { self.young.pop() } {
-                unsafe { self.waiting.push(node) };
+            unsafe {
+                while let Some(node) = self.young.pop() {
+                    self.waiting.push(node);
+                }
             }
         }
         rcu.drive();
@@ -300,8 +302,10 @@ impl Stock {
         }
         self.cookie = None;
         // SAFETY: (1) the nodes' period is over, so no reader has them; (2) the stock is the writer's.
-        while let Some(node) = unsafe { self.waiting.pop() } {
-            unsafe { self.put_back(node) };
+        unsafe {
+            while let Some(node) = self.waiting.pop() {
+                self.put_back(node);
+            }
         }
     }
 

@@ -375,6 +375,7 @@ impl<H: Host> Domain<H> {
 
     fn blocks(&self) -> impl Iterator<Item = &Block> {
         let following = |block: &&Block| {
+            // Acquire [grow]: the block's zeroes are visible before its address.
             let next = NonNull::new(block.next.load(Ordering::Acquire));
             // SAFETY: (1) blocks are never freed; (2) published with their contents [grow].
             next.map(|next| unsafe { next.as_ref() })

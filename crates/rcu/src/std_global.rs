@@ -65,6 +65,7 @@ struct Process;
 #[cold]
 #[inline(never)]
 fn whole_fence() {
+    // SeqCst [light]: the reader's half of the Dekker pair with `heavy`.
     fence(Ordering::SeqCst);
 }
 
@@ -77,6 +78,7 @@ unsafe impl Host for Process {
     fn light() {
         // Relaxed: decided before this thread claimed its slot, and never changed.
         if BARRIER.load(Ordering::Relaxed) == MEMBARRIER {
+            // SeqCst [light]: for the compiler; membarrier makes it one for the processor when a driver asks.
             compiler_fence(Ordering::SeqCst);
         } else {
             whole_fence();
@@ -89,6 +91,7 @@ unsafe impl Host for Process {
         if BARRIER.load(Ordering::Relaxed) == MEMBARRIER {
             os::membarrier();
         } else {
+            // SeqCst [heavy]: the driver's half of the Dekker pair with `light`.
             fence(Ordering::SeqCst);
         }
     }
@@ -150,6 +153,7 @@ fn claim() -> &'static Slot {
 /// Decides how readers and drivers are ordered. Safe in a signal handler; deciding twice gives the same answer.
 fn start() {
     core::hint::black_box(os::AT_LOAD);
+    // Acquire here and on failure, AcqRel on success [decided]: whoever finds a decision comes after the registration it rests on.
     if BARRIER.load(Ordering::Acquire) == UNDECIDED {
         let with = if os::register_membarrier() { MEMBARRIER } else { FENCES };
         let _ = BARRIER.compare_exchange(UNDECIDED, with, Ordering::AcqRel, Ordering::Acquire);
@@ -283,6 +287,7 @@ mod os {
             let before = *errno;
             let gone = libc::syscall(libc::SYS_tgkill, libc::getpid(), owner as libc::c_int, 0) == -1 && *errno == libc::ESRCH;
             *errno = before;
+            // Acquire [dead]: the kernel's word that the thread is gone comes after all it did.
             fence(Ordering::Acquire);
             gone
         }
@@ -324,15 +329,24 @@ mod os {
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_parent), Some(after_fork_child)) };
     }
 
+    /// # Safety
+    ///
+    /// Called by `fork` alone, in the parent, before it.
     unsafe extern "C" fn before_fork() {
         core::mem::forget(DOMAIN.hold_still());
     }
 
+    /// # Safety
+    ///
+    /// Called by `fork` alone, in the parent, after it.
     unsafe extern "C" fn after_fork_parent() {
         // SAFETY: (1) `before_fork` of this thread took the lock and forgot the guard.
         drop(unsafe { TryLockGuard::recall(DOMAIN.drive_lock()) });
     }
 
+    /// # Safety
+    ///
+    /// Called by `fork` alone, in the child, by its one thread.
     unsafe extern "C" fn after_fork_child() {
         // SAFETY: (1) a child has one thread; (2) `before_fork` took the lock; (3) as `Global` demands of whoever forks.
         unsafe { DOMAIN.forked(mine(), thread_number()) };
