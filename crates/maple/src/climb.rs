@@ -124,7 +124,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
             }
             // SAFETY: (1) the writer's hands; what is retired is unlinked by the publication further up.
             unsafe { self.retire_between(&l, &r) };
-            climb.to_parent(&l, &r);
+            climb.join_kept(&l, &r);
             let above = level.checked_sub(1).map(|up| (left.step(up), right.step(up)));
             let absorbed = above.and_then(|(pl, pr)| climb.absorb_inner(&pl, &pr));
             // SAFETY: as above.
@@ -342,6 +342,9 @@ impl Climb {
 
     /// How many leaves the entries will take, by class.
     fn leaves_needed(&self) -> Need {
+        if (1..=LEAF).contains(&self.entries.len()) {
+            return Kind::for_entries(&self.entries).class().one();
+        }
         // Which way the tree grows is not known here: all ways of cutting are counted.
         let mut most = Need::default();
         for (up, down) in [(false, false), (true, false), (false, true)] {
@@ -372,7 +375,7 @@ impl Climb {
     }
 
     /// Puts the new nodes between what their parents keep.
-    fn to_parent(&mut self, l: &Step<'_>, r: &Step<'_>) {
+    fn join_kept(&mut self, l: &Step<'_>, r: &Step<'_>) {
         let from = l.at - self.took_before as usize;
         let upto = r.at + self.took_after as usize;
         self.children.clear();

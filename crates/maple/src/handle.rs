@@ -16,6 +16,9 @@ pub unsafe trait Handle: Sized + Send + Sync + 'static {
     /// What a reader gets: a reference, or a copy.
     type Ref<'g>: Copy;
 
+    /// Whether [`retire`](Handle::retire) does anything. Where it does not, nobody looks for what a change displaced.
+    const OWNS: bool = true;
+
     /// Gives up ownership.
     fn into_raw(self) -> NonNull<()>;
 
@@ -65,6 +68,8 @@ unsafe impl<T: Send + Sync + 'static> Handle for RcuBox<T> {
 unsafe impl<T: Sync + 'static> Handle for &'static T {
     type Ref<'g> = &'g T;
 
+    const OWNS: bool = false;
+
     fn into_raw(self) -> NonNull<()> {
         const { assert!(size_of::<T>() > 0 || align_of::<T>() > 1, "a reference to nothing may have the address 1") };
         NonNull::from(self).cast()
@@ -105,6 +110,8 @@ impl Token {
 // SAFETY: (1) raw handles are even and not zero; (2, 3, 4, 5) there is nothing behind them.
 unsafe impl Handle for Token {
     type Ref<'g> = Token;
+
+    const OWNS: bool = false;
 
     fn into_raw(self) -> NonNull<()> {
         // SAFETY: (1) `number + 1` is at least 1 and at most 2^62, so twice that is neither zero nor overflows.

@@ -100,4 +100,4 @@ pub use splice::MAX_NEW;
 pub use stock::{Heap, Need, NoMemory, NodeAlloc};
 pub use tree::RangeTree;
 pub use validate::{Broken, Stats};
-pub use writer::{Displaced, Refused, Rejected, Writer};
+pub use writer::{Displaced, Pieces, Refused, Rejected, Writer};

@@ -145,6 +145,11 @@ impl<V: Send + Sync + 'static> RangeMap<V> {
         self.write(|writer| drop(writer.clear()));
     }
 
+    /// Gives memory that earlier changes left behind back to the allocator, as far as readers allow. Waits for other writers.
+    pub fn trim(&self) {
+        self.write(|writer| writer.trim());
+    }
+
     fn write<T>(&self, verb: impl FnOnce(&mut crate::Writer<'_, RcuBox<V>, Global, crate::Heap>) -> T) -> T {
         // A writer that panicked (in a clone) had changed nothing: each verb is one step.
         let turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);

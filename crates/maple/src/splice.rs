@@ -267,7 +267,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
 
 /// Whether entry `i` may become an erased one: not the one the leaf begins with, and not one of few.
 fn may_erase(path: &Path<'_>, leaf: Leaf<'_>, i: usize) -> bool {
-    (i > 0 || path.is_leftmost()) && leaf.entries().nth(path.few()).is_some()
+    (i > 0 || path.is_leftmost()) && leaf.has_more_than(path.few())
 }
 
 /// Whether the leaf of `path`, cut by `cut`, stays one that its parent need not look at: not too full, not too empty, and beginning
@@ -300,7 +300,7 @@ pub(crate) unsafe fn bound(root: &AtomicPtr<()>, window: Span, entries: usize) -
     let few = left.few();
     let touched = leaf.entries().filter(|e| e.span.overlaps(window)).count();
     let begins = left.is_leftmost() || window.first() > left.first;
-    if left.leaf == right.leaf && begins && leaf.len() + entries + 1 <= LEAF && leaf.entries().count() >= touched + few {
+    if left.leaf == right.leaf && begins && leaf.len() + entries < LEAF && leaf.entries().count() >= touched + few {
         return leaves(1);
     }
     let mut count = (2 * LEAF + entries).div_ceil(LEAF);

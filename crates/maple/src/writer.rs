@@ -52,6 +52,9 @@ impl fmt::Display for Refused {
 
 impl core::error::Error for Refused {}
 
+/// What shall stand in a window: ascending spans, each with its handle, or reserved.
+pub type Pieces<H, const N: usize> = [(Span, Option<H>); N];
+
 /// A refusal together with what it was about.
 #[derive(Debug)]
 pub struct Rejected<T, E> {
@@ -190,8 +193,8 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
     pub fn replace<const N: usize>(
         &mut self,
         window: Span,
-        entries: [(Span, Option<H>); N],
-    ) -> Result<Displaced<'_, H, R>, Rejected<[(Span, Option<H>); N], Refused>> {
+        entries: Pieces<H, N>,
+    ) -> Result<Displaced<'_, H, R>, Rejected<Pieces<H, N>, Refused>> {
         const { assert!(N <= MAX_NEW, "a change brings at most 16 ranges") };
         let misplaced =
             (0..N).find(|&i| !window.covers(entries[i].0) || (i > 0 && entries[i - 1].0.last() >= entries[i].0.first()));
@@ -364,8 +367,11 @@ impl<H: Handle, R: Rcu> Displaced<'_, H, R> {
 }
 
 impl<H: Handle, R: Rcu> Drop for Displaced<'_, H, R> {
+    #[inline]
     fn drop(&mut self) {
-        while let Some((_, raw)) = self.pop() {
+        while H::OWNS
+            && let Some((_, raw)) = self.pop()
+        {
             // SAFETY: (1, 2) owned, and popped once.
             let handle = unsafe { H::from_raw(raw) };
             if spile_sync::seeded!("free-displaced-at-once") {

@@ -35,7 +35,7 @@ fn duplicated_with_a_filter() {
     let mut tree = RangeTree::from_sorted(ranges(n)).unwrap();
     let mut writer = tree.write_mut();
     writer.store_reserved(Span::with_len(0x4000, 0x800).unwrap()).map(drop).unwrap();
-    let even = |token: Token| token.get() % 2 == 0;
+    let even = |token: Token| token.get().is_multiple_of(2);
     let mut copy = writer.duplicate(Global, Heap, |_, token| even(token).then_some(token)).unwrap();
     copy.write_mut().validate().unwrap();
     let section = Global.read();

@@ -124,6 +124,14 @@ impl<'n> Leaf<'n> {
         }
     }
 
+    /// Whether more than `few` entries are not erased.
+    #[inline]
+    pub(crate) fn has_more_than(self, few: usize) -> bool {
+        let slots: &[AtomicPtr<()>] = either!(self, node => &node.slots);
+        let live = slots.iter().take(self.len()).filter(|slot| !own(slot).is_null());
+        live.take(few + 1).count() > few
+    }
+
     /// All entries but the erased ones.
     pub(crate) fn entries(self) -> impl DoubleEndedIterator<Item = Entry> + 'n {
         (0..self.len()).map(move |i| self.entry(i)).filter(|e| !e.raw.is_null())
@@ -162,14 +170,16 @@ impl Narrow {
     /// The longest free area between entries, and the spans of the first and the last; `None` if all are erased.
     fn between(&self) -> Option<(u64, Span, Span)> {
         let keys = self.keys();
-        let live = |i: &usize| !own(&self.slots[*i]).is_null();
-        let begin = (0..keys.len as usize).find(live)?;
+        let len = self.len().min(LEAF);
+        let begin = self.slots[..len].iter().position(|slot| !own(slot).is_null())?;
         let mut end = begin;
         // In units, and one too many: the distance from a last to the next first.
         let mut longest = 1;
-        for i in (begin + 1..keys.len as usize).filter(live) {
-            longest = longest.max(keys.firsts[i] - keys.lasts[end]);
-            end = i;
+        for i in begin + 1..len {
+            if !own(&self.slots[i]).is_null() {
+                longest = longest.max(keys.firsts[i] - keys.lasts[end]);
+                end = i;
+            }
         }
         Some((((longest - 1) as u64) << keys.shift, self.span(begin), self.span(end)))
     }
