@@ -128,8 +128,14 @@ impl<'n> Leaf<'n> {
     #[inline]
     pub(crate) fn has_more_than(self, few: usize) -> bool {
         let slots: &[AtomicPtr<()>] = either!(self, node => &node.slots);
-        let live = slots.iter().take(self.len()).filter(|slot| !own(slot).is_null());
-        live.take(few + 1).count() > few
+        let mut live = 0;
+        for slot in &slots[..self.len()] {
+            live += !own(slot).is_null() as usize;
+            if live > few {
+                return true;
+            }
+        }
+        false
     }
 
     /// All entries but the erased ones.
@@ -172,14 +178,16 @@ impl Narrow {
         let keys = self.keys();
         let len = self.len().min(LEAF);
         let begin = self.slots[..len].iter().position(|slot| !own(slot).is_null())?;
-        let mut end = begin;
+        let (mut end, mut last) = (begin, keys.lasts[begin]);
         // In units, and one too many: the distance from a last to the next first.
         let mut longest = 1;
-        for i in begin + 1..len {
+        let mut i = begin + 1;
+        while i < len {
             if !own(&self.slots[i]).is_null() {
-                longest = longest.max(keys.firsts[i] - keys.lasts[end]);
-                end = i;
+                longest = longest.max(keys.firsts[i] - last);
+                (end, last) = (i, keys.lasts[i]);
             }
+            i += 1;
         }
         Some((((longest - 1) as u64) << keys.shift, self.span(begin), self.span(end)))
     }
