@@ -1,0 +1,101 @@
+//! Instruction counts of single operations against their bounds: a gate that noise of the machine does not move.
+
+use crate::repo::root;
+use crate::shell::{cargo, command, output, succeeds, target_dir};
+use anyhow::{Context, Result, bail};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use toml::{Table, Value};
+
+const BENCH: &str = "crates/maple/benches/counts.rs";
+const BOUNDS: &str = "crates/maple/benches/counts.toml";
+/// The program that runs a bench under valgrind. Its version is that of the library it belongs to.
+const RUNNER: &str = "gungraun-runner";
+
+/// `PATH` with the place where `.ci/run` installs the runner in front.
+fn path() -> Result<OsString> {
+    let mut places = vec![target_dir("tools").join("bin")];
+    places.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    Ok(std::env::join_paths(places)?)
+}
+
+/// Why there can be no counts here, if so.
+fn missing() -> Result<Option<String>> {
+    for file in [BENCH, BOUNDS] {
+        if !root().join(file).exists() {
+            return Ok(Some(format!("{file} does not exist")));
+        }
+    }
+    if !succeeds(&mut command("valgrind", &["--version"])) {
+        return Ok(Some("valgrind is not installed".into()));
+    }
+    let runner = std::env::split_paths(&path()?).any(|place| place.join(RUNNER).is_file());
+    Ok((!runner).then(|| format!("{RUNNER} is not installed (.ci/run does it)")))
+}
+
+/// `name = instructions` of one line of the runner's JSON.
+fn count_of(summary: &Json) -> Option<(String, u64)> {
+    let function = summary["function_name"].as_str()?;
+    let name = match summary["id"].as_str() {
+        Some(id) => format!("{function}.{id}"),
+        None => function.to_string(),
+    };
+    let profile = summary["profiles"].as_array()?.iter().find(|profile| profile["tool"] == "Callgrind")?;
+    let instructions = &profile["data"]["total"]["metrics"]["Ir"]["values"]["new"];
+    instructions.as_u64().map(|count| (name, count))
+}
+
+/// Counts anew.
+fn measure() -> Result<BTreeMap<String, u64>> {
+    let bench = ["bench", "-p", "spile-maple", "--bench", "counts", "--", "--output-format=json"];
+    let summaries = output(cargo(&bench).env("PATH", path()?))?;
+    let counts = summaries.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let counts: BTreeMap<_, _> = counts.filter_map(|summary: Json| count_of(&summary)).collect();
+    if counts.is_empty() {
+        bail!("the counts bench reported no instruction counts");
+    }
+    Ok(counts)
+}
+
+/// Compares the counts with the bounds; `Some` is why it could not.
+pub fn run() -> Result<Option<String>> {
+    if let Some(reason) = missing()? {
+        println!("counts skipped: {reason}");
+        return Ok(Some(reason));
+    }
+    let bounds: Table = std::fs::read_to_string(root().join(BOUNDS))?.parse().context(BOUNDS)?;
+    let bounds = bounds.get("limits").and_then(Value::as_table).with_context(|| format!("{BOUNDS} has no [limits]"))?;
+    let bounds: BTreeMap<_, _> = bounds.iter().filter_map(|(name, bound)| Some((name, bound.as_integer()? as u64))).collect();
+    let counts = measure()?;
+    let mut wrong = Vec::new();
+    println!("| operation | instructions | at most |\n|---|---|---|");
+    for (name, count) in &counts {
+        let bound = bounds.get(name);
+        println!("| {name} | {count} | {} |", bound.map_or("no bound".into(), u64::to_string));
+        match bound {
+            Some(bound) if count <= bound => {}
+            Some(bound) => wrong.push(format!("{name} takes {count} instructions, {} more than its bound", count - bound)),
+            None => wrong.push(format!("{name} has no bound in {BOUNDS}")),
+        }
+    }
+    wrong.extend(bounds.keys().filter(|name| !counts.contains_key(**name)).map(|name| format!("{name} was not measured")));
+    if !wrong.is_empty() {
+        bail!("counts: {}", wrong.join("; "));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_found() {
+        let text = r#"{"function_name": "get", "id": "n1000", "profiles": [{"tool": "Callgrind", "data": {
+            "parts": [{"metrics": {"Ir": {"values": {"new": 1}}}}],
+            "total": {"metrics": {"Ir": {"values": {"new": 42, "old": 41}}}}}}]}"#;
+        let summary = serde_json::from_str(text).expect("a literal");
+        assert_eq!(count_of(&summary), Some(("get.n1000".to_string(), 42)));
+    }
+}

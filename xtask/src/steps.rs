@@ -1,0 +1,212 @@
+//! What continuous integration does, and what stands behind the figures in the documents.
+
+use crate::repo::root;
+use crate::shell::{cargo, cargo_of, command, output, run, run_within, succeeds, take_results, target_dir};
+use crate::{builds, counts, measure, models, tidy};
+use anyhow::Result;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Why a step was not done, if it was not.
+type Skipped = Option<String>;
+type Step = (&'static str, fn() -> Result<Skipped>);
+
+const HOST: &str = "x86_64-unknown-linux-gnu";
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+const CI: &[Step] = &[
+    ("test", || done(run(&mut cargo(&["test", "--workspace"])))),
+    ("test, small nodes and scheduler", test_sched),
+    ("format", || done(run(&mut cargo(&["fmt", "--all", "--check"])))),
+    ("clippy", clippy),
+    ("documentation", documentation),
+    ("readme examples", || done(builds::readme())),
+    ("no_std", || done(builds::no_std())),
+    ("msrv", || done(builds::msrv())),
+    ("tidy", || done(tidy::run())),
+    ("models", || done(models::run(&models::Options::quick()))),
+    ("address sanitizer", || address_sanitizer(minutes(4))),
+    ("miri", || miri(minutes(6))),
+    ("counts", counts::run),
+    ("package", || done(builds::package())),
+    ("bench, quick", || bench(&["--quick"])),
+];
+
+const FULL: &[Step] = &[
+    ("measure", || done(measure::run())),
+    ("models, all", || done(models::run(&models::Options::all()))),
+    ("scheduler", || done(run(sched_tests().arg("--release").env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("oracle", oracle),
+    ("signals", signals),
+    ("tree_bench", || bench(&[])),
+    ("rcu_cost", || done(run(&mut cargo(&["run", "--release", "-p", "spile-rcu", "--example", "rcu_cost"])))),
+    ("counts", counts::run),
+    ("miri", || miri(minutes(60))),
+    ("address sanitizer", || address_sanitizer(minutes(30))),
+    ("fuzz", fuzz),
+    ("no_std", || done(builds::no_std())),
+    ("package", || done(builds::package())),
+];
+
+/// Seeds of the scheduler's tests in `full`.
+const SCHED_SEEDS: &str = "20000";
+/// The same in `ci`.
+const SCHED_SEEDS_CI: &str = "200";
+/// Seeds of the oracle in `full`.
+const ORACLE_SEEDS: &str = "5000";
+/// Seconds of signals in `full`.
+const SOAK_SECS: &str = "60";
+/// Seconds of fuzzing per target in `full`.
+const FUZZ_SECS: &str = "300";
+
+/// Everything that has to hold before a change is merged.
+pub fn ci() -> Result<()> {
+    perform(CI)
+}
+
+/// Every figure that the documents claim, measured anew.
+pub fn full() -> Result<()> {
+    let commit = output(&mut command("git", &["rev-parse", "HEAD"])).unwrap_or_else(|_| "not under git".into());
+    println!("commit {}", commit.trim());
+    println!("{}", output(&mut cargo(&["version"]))?.trim());
+    println!("processors {}", std::thread::available_parallelism()?);
+    println!(
+        "SPILE_SEEDS={SCHED_SEEDS} SPILE_ORACLE_SEEDS={ORACLE_SEEDS} SPILE_SOAK_SECS={SOAK_SECS}, fuzz {FUZZ_SECS} s per target"
+    );
+    perform(FULL)
+}
+
+/// Runs the steps one after the other, also past a failure, and ends with a table.
+fn perform(steps: &[Step]) -> Result<()> {
+    let mut table = Vec::new();
+    let mut failed = Vec::new();
+    for (name, step) in steps {
+        println!("\n==== {name}");
+        let start = Instant::now();
+        let outcome = step();
+        let seconds = start.elapsed().as_secs_f32();
+        let verdict = match outcome {
+            Ok(None) => "ok".to_string(),
+            Ok(Some(reason)) => format!("skipped: {reason}"),
+            Err(error) => {
+                println!("error: {error:#}");
+                failed.push(*name);
+                "FAILED".to_string()
+            }
+        };
+        println!("==== {name}: {verdict}, {seconds:.0} s");
+        table.push((*name, seconds, verdict, take_results()));
+    }
+    println!("\n==== summary");
+    for (name, seconds, verdict, results) in &table {
+        println!("{name:32} {seconds:5.0} s  {verdict}");
+        results.iter().for_each(|result| println!("    {result}"));
+    }
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+fn done(outcome: Result<()>) -> Result<Skipped> {
+    outcome.map(|()| None)
+}
+
+/// The tests with small nodes and the scheduler's atomics.
+fn sched_tests() -> Command {
+    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple"]);
+    command.args(["--features", "spile-sync/sched,spile-maple/sched", "--tests"]);
+    command
+}
+
+fn test_sched() -> Result<Skipped> {
+    done(run(sched_tests().env("SPILE_SEEDS", SCHED_SEEDS_CI)))
+}
+
+fn clippy() -> Result<Skipped> {
+    let deny = ["--", "-D", "warnings"];
+    run(cargo(&["clippy", "--workspace", "--all-targets"]).args(deny))?;
+    run(cargo(&["clippy", "-p", "spile-sync", "-p", "spile-rcu", "-p", "spile-maple", "--all-features", "--all-targets"])
+        .args(deny))?;
+    for package in builds::packages() {
+        run(cargo(&["clippy", "-p", &package, "--no-default-features"]).args(deny))?;
+    }
+    Ok(None)
+}
+
+fn documentation() -> Result<Skipped> {
+    let packages = builds::packages();
+    let arguments = builds::with_packages(&["doc", "--no-deps"], &packages);
+    done(run(cargo(&arguments).env("RUSTDOCFLAGS", "-Dwarnings")))
+}
+
+/// The tests under AddressSanitizer. It needs no nightly compiler, only leave to use what is not stable.
+fn address_sanitizer(limit: Duration) -> Result<Skipped> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(Some(format!("the sanitizer is run on {HOST}")));
+    }
+    let tests = |more: &[&str]| {
+        let mut tests = cargo(&["test", "-p", "spile-rcu", "-p", "spile-maple", "--lib", "--tests", "--target", HOST]);
+        tests.args(more).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+        tests.env("CARGO_TARGET_DIR", target_dir("asan"));
+        tests
+    };
+    run(&mut tests(&["--no-run"]))?;
+    bounded(run_within(&mut tests(&[]), limit)?, limit)
+}
+
+/// The tests under Miri, which shrinks their budgets.
+fn miri(limit: Duration) -> Result<Skipped> {
+    if !succeeds(&mut cargo_of("nightly", &["miri", "--version"])) {
+        return Ok(Some("the component miri of the nightly toolchain is not installed".into()));
+    }
+    let tests = |package: &str, more: &[&str]| {
+        let mut tests = cargo_of("nightly", &["miri", "test", "-p", package, "--lib", "--tests"]);
+        tests.args(more).env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-strict-provenance");
+        tests.env("CARGO_TARGET_DIR", target_dir("miri"));
+        tests
+    };
+    let packages = ["spile-rcu", "spile-maple"];
+    packages.iter().try_for_each(|package| run(&mut tests(package, &["--no-run"])))?;
+    let mut finished = true;
+    for package in packages {
+        finished &= run_within(&mut tests(package, &[]), limit / 2)?;
+    }
+    bounded(finished, limit)
+}
+
+/// What a bounded run says: one that was stopped has shown less than it could, but no failure.
+fn bounded(finished: bool, limit: Duration) -> Result<Skipped> {
+    Ok((!finished).then(|| format!("the rest, not through after {} s; nothing had failed", limit.as_secs())))
+}
+
+fn bench(arguments: &[&str]) -> Result<Skipped> {
+    let mut bench = cargo(&["run", "--release", "-p", "spile-maple", "--example", "tree_bench", "--"]);
+    done(run(bench.args(arguments)))
+}
+
+/// The tests that take signals, in both crates that promise something to handlers.
+fn signals() -> Result<Skipped> {
+    let mut tests =
+        cargo(&["test", "--release", "-p", "spile-rcu", "-p", "spile-maple", "--test", "process", "--test", "signals"]);
+    done(run(tests.env("SPILE_SOAK_SECS", SOAK_SECS)))
+}
+
+fn oracle() -> Result<Skipped> {
+    let mut tests = cargo(&["test", "--release", "-p", "spile-maple", "--test", "oracle"]);
+    done(run(tests.env("SPILE_ORACLE_SEEDS", ORACLE_SEEDS)))
+}
+
+fn fuzz() -> Result<Skipped> {
+    if !root().join("fuzz/Cargo.toml").exists() {
+        return Ok(Some("there is no fuzz/".into()));
+    }
+    if !succeeds(&mut cargo_of("nightly", &["fuzz", "--version"])) {
+        return Ok(Some("cargo-fuzz is not installed".into()));
+    }
+    for target in output(&mut cargo_of("nightly", &["fuzz", "list"]))?.lines() {
+        let time = format!("-max_total_time={FUZZ_SECS}");
+        run(&mut cargo_of("nightly", &["fuzz", "run", target, "--", &time]))?;
+    }
+    Ok(None)
+}

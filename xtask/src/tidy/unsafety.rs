@@ -1,0 +1,202 @@
+//! `unsafe` stays in the files that list it, with a proof at each use and a contract at each function.
+
+use super::Finding;
+use crate::repo::Repo;
+use crate::source::Source;
+use syn::visit::{self, Visit};
+
+/// The files that may be unsafe. A new one is a decision: add it here with the change that needs it.
+const PLACES: &[&str] = &[
+    // A guard that was forgotten over a fork is recalled.
+    "crates/sync/src/lock.rs",
+    // Intrusive lists of heads whose objects are released by pointer.
+    "crates/rcu/src/backlog.rs",
+    "crates/rcu/src/head.rs",
+    "crates/rcu/src/lib.rs",
+    "crates/rcu/src/qsbr.rs",
+    "crates/rcu/src/rcu_box.rs",
+    "crates/rcu/src/slots.rs",
+    "crates/rcu/src/std_global.rs",
+    // Nodes are raw memory, and shared.
+    "crates/maple/src/buf.rs",
+    "crates/maple/src/build.rs",
+    "crates/maple/src/climb.rs",
+    "crates/maple/src/gap.rs",
+    "crates/maple/src/handle.rs",
+    "crates/maple/src/iter.rs",
+    "crates/maple/src/map.rs",
+    "crates/maple/src/node.rs",
+    "crates/maple/src/node/inner.rs",
+    "crates/maple/src/node/leaf.rs",
+    "crates/maple/src/path.rs",
+    "crates/maple/src/splice.rs",
+    "crates/maple/src/stock.rs",
+    "crates/maple/src/tree.rs",
+    "crates/maple/src/validate.rs",
+    "crates/maple/src/writer.rs",
+];
+
+fn uses(source: &Source) -> usize {
+    source.tokens.iter().filter(|(token, _)| token.is("unsafe")).count()
+}
+
+/// Prints the shipped files that are unsafe, with how often the word stands in each.
+pub fn print_places(repo: &Repo) {
+    let counts: Vec<_> = repo.shipped().map(|source| (uses(source), &source.path)).filter(|(count, _)| *count > 0).collect();
+    println!("unsafe: {} in {} files", counts.iter().map(|(count, _)| count).sum::<usize>(), counts.len());
+    for (count, path) in counts {
+        println!("  {count:4} {path}");
+    }
+}
+
+/// No `unsafe` outside [`PLACES`], and no file listed that needs it no more.
+pub fn places(repo: &Repo) -> Vec<Finding> {
+    let finding = |source: &Source| match (uses(source) > 0, PLACES.contains(&source.path.as_str())) {
+        (true, false) => {
+            let first = source.tokens.iter().find(|(token, _)| token.is("unsafe")).map_or(1, |(_, line)| *line);
+            Some(Finding::new(&source.path, first, "unsafe in a file that is not listed for it"))
+        }
+        (false, true) => Some(Finding::new(&source.path, 1, "listed for unsafe, and has none")),
+        _ => None,
+    };
+    repo.shipped().filter_map(finding).collect()
+}
+
+/// Whether a `SAFETY:` comment stands above the statement of token `at`, or in it.
+fn is_argued(source: &Source, at: usize) -> bool {
+    let mut from = source.statement_line(at);
+    while from > 1 && (source.line(from - 1).starts_with("//") || source.line(from - 1).starts_with("#[")) {
+        from -= 1;
+    }
+    source.comments(from, source.tokens[at].1).contains("SAFETY:")
+}
+
+/// Each `unsafe` block and implementation has its proof.
+pub fn argued(repo: &Repo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in repo.shipped() {
+        for at in source.unsafe_sites().filter(|&at| !is_argued(source, at)) {
+            findings.push(Finding::new(&source.path, source.tokens[at].1, "no SAFETY comment above this unsafe's statement"));
+        }
+    }
+    findings
+}
+
+/// Unsafe functions and traits without `# Safety`. Those of a trait's implementation have it at the trait.
+#[derive(Default)]
+struct Contracts {
+    missing: Vec<(usize, String)>,
+}
+
+impl Contracts {
+    fn look(&mut self, what: &syn::Ident, attributes: &[syn::Attribute]) {
+        let text = |attribute: &syn::Attribute| match &attribute.meta {
+            syn::Meta::NameValue(doc) if doc.path.is_ident("doc") => match &doc.value {
+                syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
+                _ => None,
+            },
+            _ => None,
+        };
+        if !attributes.iter().filter_map(text).any(|line| line.trim() == "# Safety") {
+            self.missing.push((what.span().start().line, what.to_string()));
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Contracts {
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
+        if crate::source::is_unsafe(&item.sig) {
+            self.look(&item.sig.ident, &item.attrs);
+        }
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_item_impl(&mut self, item: &'a syn::ItemImpl) {
+        let own = item.trait_.is_none();
+        for method in item.items.iter().filter(|_| own) {
+            if let syn::ImplItem::Fn(method) = method
+                && crate::source::is_unsafe(&method.sig)
+            {
+                self.look(&method.sig.ident, &method.attrs);
+            }
+        }
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'a syn::ItemTrait) {
+        if item.unsafety.is_some() {
+            self.look(&item.ident, &item.attrs);
+        }
+        for method in &item.items {
+            if let syn::TraitItem::Fn(method) = method
+                && crate::source::is_unsafe(&method.sig)
+            {
+                self.look(&method.sig.ident, &method.attrs);
+            }
+        }
+        visit::visit_item_trait(self, item);
+    }
+}
+
+/// Each unsafe function and trait says what its caller or implementor owes.
+pub fn contracts(repo: &Repo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for source in repo.shipped() {
+        let mut contracts = Contracts::default();
+        contracts.visit_file(&source.tree);
+        let missing = contracts.missing.into_iter();
+        findings.extend(missing.map(|(line, name)| Finding::new(&source.path, line, format!("unsafe `{name}` has no # Safety"))));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::{flags, passes};
+    use super::*;
+
+    const FILE: &str = "crates/maple/src/node.rs";
+
+    #[test]
+    fn unlisted_files_are_flagged() {
+        let text = "// SAFETY: (1) none.\nunsafe impl Send for A {}\n";
+        passes(places, &[(FILE, text)]);
+        flags(places, 2, &[("crates/maple/src/span.rs", text)]);
+        flags(places, 1, &[(FILE, "struct A;\n")]);
+    }
+
+    #[test]
+    fn bare_unsafe_is_flagged() {
+        flags(argued, 2, &[(FILE, "fn f() {\n    unsafe { g() };\n}\n")]);
+        flags(argued, 1, &[(FILE, "unsafe impl Send for A {}\n")]);
+        // The proof of the statement before is not this one's.
+        flags(argued, 4, &[(FILE, "fn f() {\n    // SAFETY: (1) a.\n    unsafe { g() };\n    unsafe { h() };\n}\n")]);
+        // Nor is that of the loop around.
+        let inner = "fn f() {\n    // SAFETY: (1) a.\n    while unsafe { g() } {\n        unsafe { h() };\n    }\n}\n";
+        flags(argued, 4, &[(FILE, inner)]);
+    }
+
+    #[test]
+    fn argued_unsafe_passes() {
+        passes(argued, &[(FILE, "fn f() {\n    // SAFETY: (1) a.\n    let a = b(|| unsafe { g() });\n}\n")]);
+        passes(argued, &[(FILE, "fn f() {\n    a(x)\n        // SAFETY: (1) a.\n        .map(|()| unsafe { g() });\n}\n")]);
+        passes(
+            argued,
+            &[(
+                FILE,
+                "fn f() {\n    match a {\n        A => 1,\n        // SAFETY: (1) a.\n        B => unsafe { g() },\n    }\n}\n",
+            )],
+        );
+        passes(argued, &[(FILE, "// SAFETY: (1) a.\n#[cfg(loom)]\nunsafe impl Send for A {}\n")]);
+    }
+
+    #[test]
+    fn missing_contracts_are_flagged() {
+        flags(contracts, 2, &[(FILE, "/// Does it.\npub unsafe fn f() {}\n")]);
+        flags(contracts, 3, &[(FILE, "trait T {\n    /// Does it.\n    unsafe fn f();\n}\n")]);
+        flags(contracts, 2, &[(FILE, "mod a {\n    unsafe trait T {}\n}\n")]);
+        flags(contracts, 2, &[(FILE, "impl A {\n    unsafe fn f() {}\n}\n")]);
+        passes(contracts, &[(FILE, "/// Does it.\n///\n/// # Safety\n///\n/// (1) So.\npub unsafe fn f() {}\n")]);
+        passes(contracts, &[(FILE, "impl T for A {\n    unsafe fn f() {}\n}\n")]);
+    }
+}
