@@ -146,7 +146,8 @@ fn address_sanitizer(limit: Duration) -> Result<Skipped> {
         return Ok(Some(format!("the sanitizer is run on {HOST}")));
     }
     let tests = |more: &[&str]| {
-        let mut tests = cargo(&["test", "-p", "spile-rcu", "-p", "spile-maple", "--lib", "--tests", "--target", HOST]);
+        let mut tests =
+            cargo(&["test", "-p", "spile-rcu", "-p", "spile-maple", "--lib", "--tests", "--no-fail-fast", "--target", HOST]);
         tests.args(more).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
         tests.env("CARGO_TARGET_DIR", target_dir("asan"));
         tests
@@ -161,7 +162,7 @@ fn miri(limit: Duration) -> Result<Skipped> {
         return Ok(Some("the component miri of the nightly toolchain is not installed".into()));
     }
     let tests = |package: &str, more: &[&str]| {
-        let mut tests = cargo_of("nightly", &["miri", "test", "-p", package, "--lib", "--tests"]);
+        let mut tests = cargo_of("nightly", &["miri", "test", "-p", package, "--lib", "--tests", "--no-fail-fast"]);
         tests.args(more).env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-strict-provenance");
         tests.env("CARGO_TARGET_DIR", target_dir("miri"));
         tests
