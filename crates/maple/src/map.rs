@@ -13,6 +13,9 @@
 //! | `rangemap`'s `gaps(&outer)` | `map.read().gaps(outer)` | the same |
 //! | `&mut` access to a value | `map.insert(range, new)` | values are replaced, never edited: readers may be looking |
 //!
+//! What a value must not do: change the same map in its `clone`, which runs while the map's lock is held; change any map in its
+//! `drop`, which runs among other releases, of whichever thread relieves the backlog.
+//!
 //! What costs more: a write allocates a box for its value and copies a node (a few hundred bytes), and memory comes back a
 //! grace period late. When **not** to use it: with a single thread, or with a handful of ranges, a `BTreeMap` or a sorted `Vec` is
 //! smaller and as fast; where every access is a write, the lock is all that matters.

@@ -69,7 +69,7 @@ impl Grace {
     /// Moves time on as far as it goes without waiting. The caller holds the drive lock. `barrier` begins with a SeqCst
     /// fence, and makes every entry that precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than `s` is left.
     pub(crate) fn advance(&self, barrier: impl FnOnce(), scan: impl FnOnce(u64) -> bool) {
-        // Relaxed: only the holder of the drive lock writes these two.
+        // Relaxed: only the holder of the drive lock changes these two (a cookie adds nothing).
         let mut running = self.started.load(Ordering::Relaxed);
         if running == self.completed.load(Ordering::Relaxed) {
             // Relaxed: what the cookies below it stand for was unlinked before the barrier, for the fence in it acquires what
