@@ -61,3 +61,54 @@ impl Drop for TryLockGuard<'_> {
         self.0.0.store(false, crate::order!("unlock", Release));
     }
 }
+
+/// A value behind a [`TryLock`].
+#[derive(Debug)]
+pub struct Guarded<T> {
+    lock: TryLock,
+    value: crate::cell::UnsafeCell<T>,
+}
+
+// SAFETY: (1) the value is reached by the one holder of the lock, or by the owner; (2) so sharing it moves it between threads.
+unsafe impl<T: Send> Sync for Guarded<T> {}
+
+/// Having a `GuardedMut` tells you: nobody else reaches the value.
+#[derive(Debug)]
+pub struct GuardedMut<'a, T> {
+    value: &'a crate::cell::UnsafeCell<T>,
+    _lock: TryLockGuard<'a>,
+}
+
+impl<T> Guarded<T> {
+    /// `value`, unlocked.
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        Self { lock: TryLock::new(), value: crate::cell::UnsafeCell::new(value) }
+    }
+
+    /// `value`, unlocked.
+    #[cfg(loom)]
+    pub fn new(value: T) -> Self {
+        Self { lock: TryLock::new(), value: crate::cell::UnsafeCell::new(value) }
+    }
+
+    /// The value, unless somebody has it. Never waits.
+    pub fn try_lock(&self) -> Option<GuardedMut<'_, T>> {
+        Some(GuardedMut { _lock: self.lock.try_lock()?, value: &self.value })
+    }
+}
+
+impl<T> core::ops::Deref for GuardedMut<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: (1) the lock is held, so there is no other access; (2) borrowed as long as `self`.
+        self.value.with(|value| unsafe { &*value })
+    }
+}
+
+impl<T> core::ops::DerefMut for GuardedMut<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        self.value.with_mut(|value| unsafe { &mut *value })
+    }
+}

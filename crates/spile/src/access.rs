@@ -1,0 +1,77 @@
+//! Reading and writing user memory as a kernel does.
+//!
+//! **Guarantee.** Bytes are copied as an access by the program would: faults are taken, permissions kept, and where a page cannot be
+//! accessed the copy stops and says how far it came. No lock is held while bytes are touched.
+//!
+//! **Mechanism.** Per page: take a hold on the frame if the entry allows the access, under the table's lock; copy; give the hold up.
+//! Where the entry does not allow it, fault and wait.
+
+use crate::addr::{Access, PAGE};
+use crate::fault::Denied;
+use crate::frame::Frame;
+use crate::locking::Locking;
+use crate::mm::Mm;
+use crate::platform::Platform;
+
+/// A copy that stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// How many bytes were copied.
+    pub copied: usize,
+    /// Why not more.
+    pub why: Denied,
+}
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// Copies from `at` on into `bytes`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Partial`].
+    pub fn read_user(&self, at: u64, bytes: &mut [u8]) -> Result<(), Partial> {
+        let mut copied = 0;
+        while copied < bytes.len() {
+            let (at, len) = part(at, copied, bytes.len());
+            let frame = self.pin_page(at, Access::Read).map_err(|why| Partial { copied, why })?;
+            self.platform().read(frame.id(), (at % PAGE) as usize, &mut bytes[copied..copied + len]);
+            copied += len;
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` to `at` on. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Partial`].
+    pub fn write_user(&self, at: u64, bytes: &[u8]) -> Result<(), Partial> {
+        let mut copied = 0;
+        while copied < bytes.len() {
+            let (at, len) = part(at, copied, bytes.len());
+            let frame = self.pin_page(at, Access::Write).map_err(|why| Partial { copied, why })?;
+            self.platform().write(frame.id(), (at % PAGE) as usize, &bytes[copied..copied + len]);
+            copied += len;
+        }
+        Ok(())
+    }
+
+    /// A hold on the page at `at`, which allowed `access` when it was taken. The page may leave the mapping meanwhile. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub fn pin_page(&self, at: u64, access: Access) -> Result<Frame<'_, P>, Denied> {
+        loop {
+            if let Some(frame) = self.table.hold(self.platform(), at, access) {
+                return Ok(frame);
+            }
+            self.fault_and_wait(at, access)?;
+        }
+    }
+}
+
+/// Where the next piece of a copy begins, and how long it is: up to the end of its page.
+fn part(from: u64, copied: usize, len: usize) -> (u64, usize) {
+    let at = from.wrapping_add(copied as u64);
+    (at, (len - copied).min((PAGE - at % PAGE) as usize))
+}

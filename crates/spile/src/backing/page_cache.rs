@@ -1,0 +1,268 @@
+//! A file's pages in memory.
+//!
+//! **Guarantee.** A page is read once, however many faults want it; who waits holds the frame, so that it is there when the fault
+//! comes again. Lookups take no lock and, where the page is there, write nothing but its count.
+//!
+//! **Mechanism.** A tree of tables as for addresses, whose entries go from empty to *reading* to *here* by compare-exchange:
+//!
+//! ```text
+//!            a fault's claim              the store
+//!   empty ──────────────────▶ reading ───────────────▶ here ⇄ here, dirty
+//!     ▲                          │ it failed
+//!     └───── the first to see ◀──┘ unreadable
+//! ```
+
+use crate::addr::{FrameId, PAGE};
+use crate::frame::{self, Frame};
+use crate::paging::{BITS, LEVELS};
+use crate::platform::{Platform, Read, Store};
+use crate::wait::{self, Token};
+use alloc::sync::Arc;
+use core::fmt;
+use spile_sync::atomic::{AtomicU64, Ordering};
+
+const READING: u64 = 1;
+const HERE: u64 = 2;
+const DIRTY: u64 = 4;
+const UNREADABLE: u64 = 8;
+const FRAME_SHIFT: u32 = 12;
+
+/// A file that can be mapped: pages in memory, contents from a store.
+pub struct File<P: Platform> {
+    p: P,
+    store: P::Store,
+    id: u64,
+    root: FrameId,
+    /// In bytes.
+    len: AtomicU64,
+}
+
+/// What a file knows of a page.
+pub(crate) enum Found<'m, P: Platform> {
+    /// It is in memory. A hold on it.
+    Here(Frame<'m, P>),
+    /// It is being read.
+    Reading(Token<'m, P>),
+    /// The file ends before it.
+    BeyondEnd,
+    /// The store could not read it.
+    Unreadable,
+    /// There is no frame for it.
+    NoMemory,
+}
+
+impl<P: Platform> File<P> {
+    /// A file of `len` bytes whose contents come from `store`; none without a frame.
+    pub fn new(p: P, store: P::Store, len: u64) -> Option<Arc<Self>> {
+        let root = Frame::alloc_table(&p)?.give();
+        let id = p.shared().number();
+        Some(Arc::new(Self { p, store, id, root, len: AtomicU64::new(len) }))
+    }
+
+    /// Its number. Never reused.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &P {
+        &self.p
+    }
+
+    /// Where its contents come from.
+    pub fn store(&self) -> &P::Store {
+        &self.store
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        // Relaxed: who must not miss a change asks under a table's lock, after the page left the file.
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lets the file be longer. What is added reads as the store says.
+    pub fn extend(&self, len: u64) {
+        self.len.fetch_max(len, Ordering::Relaxed);
+    }
+
+    fn pages(&self) -> u64 {
+        self.len().div_ceil(PAGE)
+    }
+
+    /// The table and entry of `page`; linked, if `p` may allocate.
+    fn slot(&self, page: u64, link: bool) -> Option<(FrameId, usize)> {
+        let p = &self.p;
+        let index = |level: usize| (page >> (BITS * level as u32)) as usize & ((1 << BITS) - 1);
+        let mut table = self.root;
+        for level in (1..LEVELS).rev() {
+            table = match p.table(table).load(index(level)) {
+                0 if !link => return None,
+                0 => self.link(table, index(level))?,
+                raw => decode_frame(raw),
+            };
+        }
+        Some((table, index(0)))
+    }
+
+    fn link(&self, parent: FrameId, i: usize) -> Option<FrameId> {
+        let child = Frame::alloc_table(&self.p)?;
+        match self.p.table(parent).exchange(i, 0, encode_frame(child.id())) {
+            Ok(()) => Some(child.give()),
+            Err(raw) => {
+                child.free_table();
+                Some(decode_frame(raw))
+            }
+        }
+    }
+
+    /// `page`, its read begun if nobody has. Never sleeps.
+    pub(crate) fn page<'m>(self: &Arc<Self>, p: &'m P, page: u64) -> Found<'m, P> {
+        if page >= self.pages() {
+            return Found::BeyondEnd;
+        }
+        let Some((table, i)) = self.slot(page, true) else { return Found::NoMemory };
+        loop {
+            // Before the entry is looked at, or its completion could be missed.
+            let token = Token::for_thing(p, self.thing(page));
+            let raw = p.table(table).load(i);
+            match raw & (READING | HERE | UNREADABLE) {
+                0 => match self.begin(p, table, i, page) {
+                    Ok(()) => {}
+                    Err(found) => return found,
+                },
+                UNREADABLE => {
+                    if p.table(table).exchange(i, raw, 0).is_ok() {
+                        return Found::Unreadable;
+                    }
+                }
+                state => {
+                    let Some(frame) = self.hold(p, table, i, raw) else { continue };
+                    return if state == HERE { Found::Here(frame) } else { Found::Reading(token.holding(frame)) };
+                }
+            }
+        }
+    }
+
+    /// A hold on the frame of entry `i`, if it is still `raw`.
+    fn hold<'m>(&self, p: &'m P, table: FrameId, i: usize, raw: u64) -> Option<Frame<'m, P>> {
+        let frame = Frame::try_share(p, decode_frame(raw))?;
+        // The count went up, so the frame is some page's; it is this one's if the entry says so still.
+        (p.table(table).load(i) & !DIRTY == raw & !DIRTY).then_some(frame)
+    }
+
+    /// Claims the empty entry `i` and starts the read.
+    fn begin<'m>(self: &Arc<Self>, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<(), Found<'m, P>> {
+        let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
+        let id = frame.id();
+        if p.table(table).exchange(i, 0, encode_frame(id) | READING).is_err() {
+            return Ok(());
+        }
+        // The file has the hold now.
+        frame.give();
+        match self.store.start_read(self, page, id) {
+            Read::Done => self.complete(page, true),
+            Read::Failed => self.complete(page, false),
+            Read::Started => {}
+        }
+        Ok(())
+    }
+
+    /// The read of `page` is over; its frame is filled, if `ok`. Called once per started read, by anybody, in any state in which
+    /// [`Machine::wake`](crate::Machine::wake) may be called.
+    pub fn complete(&self, page: u64, ok: bool) {
+        let (table, i) = self.slot(page, false).expect("a page that is being read has its entry");
+        let raw = self.p.table(table).load(i);
+        debug_assert_eq!(raw & (READING | HERE), READING, "a read that did not begin was completed");
+        let done = if ok { raw & !READING | HERE } else { UNREADABLE };
+        let changed = self.p.table(table).exchange(i, raw, done);
+        debug_assert!(changed.is_ok(), "a page that is being read was changed");
+        if !ok {
+            frame::put(&self.p, decode_frame(raw));
+        }
+        wait::happened(&self.p, self.thing(page));
+    }
+
+    /// Where those wait who wait for `page`.
+    fn thing(&self, page: u64) -> usize {
+        core::ptr::from_ref(self).addr().wrapping_add((page as usize) << 4)
+    }
+
+    /// `page`, if it is in memory. A hold on it.
+    pub(crate) fn cached<'m>(&self, p: &'m P, page: u64) -> Option<Frame<'m, P>> {
+        if page >= self.pages() {
+            return None;
+        }
+        let (table, i) = self.slot(page, false)?;
+        let raw = p.table(table).load(i);
+        if raw & HERE == 0 { None } else { self.hold(p, table, i, raw) }
+    }
+
+    /// Whether `page` lies in the file and is `frame`. Asked under a table's lock (P1).
+    pub(crate) fn still_has(&self, p: &P, page: u64, frame: FrameId) -> bool {
+        let here = |(table, i)| {
+            let raw = p.table(table).load(i);
+            raw & HERE != 0 && decode_frame(raw) == frame
+        };
+        page < self.pages() && self.slot(page, false).is_some_and(here)
+    }
+
+    /// `page`, which is in memory and about to be writable somewhere, differs from the store.
+    pub(crate) fn set_dirty(&self, p: &P, page: u64) {
+        let Some((table, i)) = self.slot(page, false) else { return };
+        loop {
+            let raw = p.table(table).load(i);
+            if raw & HERE == 0 || raw & DIRTY != 0 || p.table(table).exchange(i, raw, raw | DIRTY).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whether `page` is in memory and differs from the store.
+    pub fn is_dirty(&self, page: u64) -> bool {
+        let dirty = |(table, i)| self.p.table(table).load(i) & DIRTY != 0;
+        self.slot(page, false).is_some_and(dirty)
+    }
+
+    fn free_under(&self, table: FrameId, level: usize) {
+        for i in 0..1 << BITS {
+            let raw = self.p.table(table).load(i);
+            if raw == 0 {
+                continue;
+            }
+            if level > 0 {
+                self.free_under(decode_frame(raw), level - 1);
+            } else if raw & (HERE | READING) != 0 {
+                frame::put(&self.p, decode_frame(raw));
+            }
+            let emptied = self.p.table(table).exchange(i, raw, 0);
+            debug_assert!(emptied.is_ok(), "a dropped file has no users");
+        }
+        Frame::own_table(&self.p, table).free_table();
+    }
+}
+
+fn encode_frame(frame: FrameId) -> u64 {
+    // Entries that lead to tables must not be 0 either.
+    (u64::from(frame.0) << FRAME_SHIFT) | (1 << (FRAME_SHIFT - 1))
+}
+
+fn decode_frame(raw: u64) -> FrameId {
+    FrameId((raw >> FRAME_SHIFT) as u32)
+}
+
+impl<P: Platform> Drop for File<P> {
+    fn drop(&mut self) {
+        self.free_under(self.root, LEVELS - 1);
+    }
+}
+
+impl<P: Platform> fmt::Debug for File<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file{} of {} bytes", self.id, self.len())
+    }
+}

@@ -1,0 +1,23 @@
+//! map: something new at a range.
+
+use super::{Change, Joins, New, NoMemory, Whose};
+use crate::addr::Range;
+use crate::locking::Locking;
+use crate::platform::Platform;
+use crate::vma::Attr;
+
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Maps `attr` at `at`, in the place of whatever is there: a fault sees the old mapping or waits and sees the new, never a hole.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`]; nothing was changed.
+    pub(crate) fn map(&mut self, at: Range, attr: Attr<P>) -> Result<(), NoMemory> {
+        let mm = self.mm;
+        let fresh = self.replace(at, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?;
+        if fresh.overlapped {
+            mm.zap(at);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! Which neighbours become one mapping.
+//!
+//! **Guarantee.** Two neighbours merge exactly where Linux (6.16 and later) merges them.
+//!
+//! **Mechanism.** They must be the same in permission, properties and name; their backing must go on without a seam; and their private
+//! pages must be of one identity, or one side's of none, and then the other's must not be inherited: its pages may hang in a parent's
+//! chains too, which a longer mapping would have to join.
+//!
+//! ```text
+//!   below      middle      above        below and above both fit the middle,
+//! |--------|--------------|------|      but must fit each other as well
+//! ```
+
+use super::Piece;
+use crate::platform::Platform;
+use crate::vma::{AnonId, Flags};
+use spile_sync::seeded;
+
+/// On which sides a new mapping may merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joins {
+    /// On both.
+    Both,
+    /// With what is below alone: an expansion upwards.
+    Below,
+    /// On none.
+    None,
+}
+
+/// Whether `middle` merges with what is below and above.
+pub(super) fn decide<P: Platform>(
+    below: Option<&Piece<P>>,
+    middle: &Piece<P>,
+    above: Option<&Piece<P>>,
+    joins: Joins,
+) -> (bool, bool) {
+    let with_below =
+        joins != Joins::None && below.is_some_and(|below| are_alike(below, middle) && may_share(below.anon, middle.anon));
+    let with_above =
+        joins == Joins::Both && above.is_some_and(|above| are_alike(middle, above) && may_share(above.anon, middle.anon));
+    let both_fit = || match (below, above) {
+        (Some(below), Some(above)) => {
+            !below.anon.is_some() || !above.anon.is_some() || is_one(below.anon, above.anon) || seeded!("merge-all-identities")
+        }
+        _ => true,
+    };
+    (with_below, with_above && (!with_below || both_fit()))
+}
+
+fn are_alike<P: Platform>(low: &Piece<P>, high: &Piece<P>) -> bool {
+    let (a, b) = (&low.attr, &high.attr);
+    a.prot == b.prot
+        && a.flags == b.flags
+        && !a.flags.has(Flags::SPECIAL)
+        && a.name == b.name
+        && low.range.end() == high.range.start()
+        && a.backing.continues_into(low.range.pages(), &b.backing)
+}
+
+/// Whether pages of both identities may be in one mapping. `kept` is the neighbour's.
+fn may_share(kept: AnonId, new: AnonId) -> bool {
+    if seeded!("merge-all-identities") {
+        return true;
+    }
+    match (kept.is_some(), new.is_some()) {
+        (false, true) => !new.is_inherited(),
+        (true, false) => !kept.is_inherited(),
+        _ => is_one(kept, new),
+    }
+}
+
+/// Whether they are the same, which inheritance does not change.
+fn is_one(a: AnonId, b: AnonId) -> bool {
+    a == b
+}

@@ -1,0 +1,32 @@
+//! protect, and every other change of what a mapping is.
+
+use super::{Change, Joins, New, NoMemory, Whose};
+use crate::addr::{Prot, Range};
+use crate::locking::Locking;
+use crate::paging::Gather;
+use crate::platform::Platform;
+use crate::vma::Attr;
+
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Makes what is at `at`, which lies in one mapping, into `attr`; its pages stay. Rewrites their entries if the permission
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`]; nothing was changed.
+    pub(crate) fn alter(&mut self, at: Range, attr: Attr<P>) -> Result<(), NoMemory> {
+        let mm = self.mm;
+        let (p, prot) = (mm.platform(), attr.prot);
+        let before = self.at(at.start()).map(|vma| vma.attr().prot);
+        let fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
+        if before != Some(prot) {
+            let mut gather = Gather::new(p, &mm.table);
+            // What may be written is found out page by page, by faults: a page may be shared, or clean.
+            let lost_write = |had: Prot| if had.has(Prot::W) { prot } else { prot.without(Prot::W) };
+            mm.table.protect(p, at, &mut gather, |old| lost_write(old.prot));
+            gather.settle(at);
+        }
+        drop(fresh);
+        Ok(())
+    }
+}

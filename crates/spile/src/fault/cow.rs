@@ -1,0 +1,36 @@
+//! A write to a page of private memory that may be shared: with a forked space, a file, or all who read zeros.
+
+use super::{Denied, Done, Failed, Resolved, identify, own};
+use crate::frame::Frame;
+use crate::locking::{Locking, Stable};
+use crate::mm::Mm;
+use crate::paging::Pte;
+use crate::platform::Platform;
+use spile_sync::seeded;
+
+/// Lets the page that `seen` shows be written: as it is, if nobody else has it, or as a copy. (A page that only lacks what its
+/// mapping has meanwhile gained gets here too; then nothing is copied either.)
+pub(super) fn make_writable<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    at: u64,
+    seen: Pte,
+) -> Resolved<'m, P> {
+    let (p, prot) = (mm.platform(), hold.vma().attr().prot);
+    let is_sole = |pte: Pte| pte.frame != p.zero_frame() && p.meta(pte.frame).refs() == 1;
+    // Asked again under the table's lock, where nobody can share the page: a fork claims the mapping first.
+    let reuse = |now: Pte| is_sole(now).then(|| own(now.frame, prot));
+    if is_sole(seen) || seeded!("reuse-a-shared-page") {
+        mm.table.upgrade(p, at, seen, || hold.still_valid(), reuse)?;
+        return Ok(Done::Reused);
+    }
+    identify(mm, hold.vma())?;
+    let frame = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
+    let fill = || match seen.frame {
+        zero if zero == p.zero_frame() => p.zero(frame.id()),
+        other => p.copy(other, frame.id()),
+    };
+    mm.table.replace(p, at, seen, own(frame.id(), prot), || hold.still_valid(), fill)?;
+    frame.give();
+    Ok(Done::Copied)
+}

@@ -1,0 +1,92 @@
+//! Pages of files.
+
+use super::{Denied, Done, Failed, Resolved, identify, own};
+use crate::addr::{Access, PAGE, Prot, Range};
+use crate::backing::{File, Found};
+use crate::frame::Frame;
+use crate::locking::{Locking, Stable};
+use crate::mm::Mm;
+use crate::paging::Pte;
+use crate::platform::Platform;
+use alloc::sync::Arc;
+
+/// How many pages of a file one fault maps, if they are there.
+const AROUND: u64 = 16;
+
+/// The first access to a page of a file mapping.
+pub(super) fn fault<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    file: &Arc<File<P>>,
+    at: u64,
+    access: Access,
+) -> Resolved<'m, P> {
+    let p = mm.platform();
+    let (vma, page) = (hold.vma(), hold.vma().page_at(at));
+    let cached = match file.page(p, page) {
+        Found::Here(frame) => frame,
+        Found::Reading(token) => return Err(Failed::Wait(token)),
+        Found::BeyondEnd | Found::Unreadable => return Err(Failed::Denied(Denied::Bus)),
+        Found::NoMemory => return Err(Failed::Denied(Denied::NoMemory)),
+    };
+    // P1: the page may leave its file, or the file end before it, until the entry is written.
+    let good = || hold.still_valid() && file.still_has(p, page, cached.id());
+    let (attr, write) = (vma.attr(), access == Access::Write);
+    if write && !attr.is_shared() {
+        identify(mm, vma)?;
+        let copy = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
+        p.copy(cached.id(), copy.id());
+        mm.table.install(p, at, own(copy.id(), attr.prot), good)?;
+        copy.give();
+        return Ok(Done::Copied);
+    }
+    let new = if write {
+        file.set_dirty(p, page);
+        own(cached.id(), attr.prot)
+    } else {
+        Pte::new(cached.id(), attr.prot.without(Prot::W))
+    };
+    mm.table.install(p, at, new, good)?;
+    cached.give();
+    if !write {
+        around(mm, hold, file, at);
+    }
+    Ok(if write { Done::Dirtied } else { Done::File })
+}
+
+/// Maps what else is cached near `at`, clipped to what is held (P9).
+fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file: &Arc<File<P>>, at: u64) {
+    let p = mm.platform();
+    let window = at & !(AROUND * PAGE - 1);
+    let window = Range::of(window, window + AROUND * PAGE);
+    let held = if spile_sync::seeded!("p9-unclipped") { window } else { hold.range() };
+    let Some(window) = window.overlap(held) else { return };
+    let prot = hold.vma().attr().prot.without(Prot::W);
+    let first = hold.vma().page_at(hold.vma().range().start());
+    let page_at = |at: u64| first.wrapping_add(at.wrapping_sub(hold.vma().range().start()) / PAGE);
+    mm.table.install_around(
+        p,
+        window,
+        || hold.still_valid(),
+        |at| {
+            let frame = file.cached(p, page_at(at))?;
+            Some(Pte::new(frame.give(), prot))
+        },
+    );
+}
+
+/// A write to a page of a shared file mapping that is mapped for reading: from now on it is dirty.
+pub(super) fn make_writable<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    file: &Arc<File<P>>,
+    at: u64,
+    seen: Pte,
+) -> Resolved<'m, P> {
+    let (p, page) = (mm.platform(), hold.vma().page_at(at));
+    let prot = hold.vma().attr().prot;
+    let good = || hold.still_valid() && file.still_has(p, page, seen.frame);
+    file.set_dirty(p, page);
+    mm.table.upgrade(p, at, seen, good, |now| Some(own(now.frame, prot)))?;
+    Ok(Done::Dirtied)
+}

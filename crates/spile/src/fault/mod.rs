@@ -1,0 +1,193 @@
+//! A page fault, from the address to the entry.
+//!
+//! **Guarantee.** Never sleeps, never does I/O, never blocks. A page is installed only in the mapping that the fault held while it
+//! installed it. No hold crosses a [`Outcome::Wait`].
+//!
+//! **Mechanism.**
+//!
+//! ```text
+//! fault ─▶ L::try_stabilise ─▶ resolve ─▶ anon | cow | file ─▶ paging::install
+//!              │ miss                                              │ stale, or lost to another fault
+//!              ▼                                                   ▼
+//!          L::stabilise ─▶ Held ─▶ resolve                     once more, or done
+//!              │
+//!              └▶ Wait, NoVma, Grow
+//! ```
+//!
+//! The fast hold is given up before the slow one is asked for: whoever waits for faults to let go may be the one who has
+//! the slow one.
+
+mod anon;
+mod cow;
+#[cfg(feature = "file")]
+mod file;
+
+use crate::addr::{Access, PAGE, TABLE_END};
+use crate::locking::{Locking, Miss, Slowly, Stable};
+use crate::mm::Mm;
+use crate::paging::{Lost, Pte};
+use crate::platform::Platform;
+use crate::vma::{AnonId, Backing, Vma};
+use crate::wait::Token;
+use spile_rcu::Rcu;
+
+/// How a fault ended.
+#[derive(Debug)]
+#[must_use = "the access may have to wait, or be refused"]
+pub enum Outcome<'m, P: Platform> {
+    /// The access can be repeated.
+    Done(Done),
+    /// It is not allowed.
+    Denied(Denied),
+    /// A mapping above must grow first: [`Mm::grow`], with nothing held, and fault again.
+    Grow,
+    /// It cannot be answered yet. Wait for the token with nothing held, and fault again.
+    Wait(Token<'m, P>),
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing: somebody else had done it, or a stale translation had caused the fault.
+    Spurious,
+    /// The zero frame was mapped.
+    Zero,
+    /// A new zeroed frame was mapped.
+    Anon,
+    /// A page was copied.
+    Copied,
+    /// A page that had no other owner was made writable.
+    Reused,
+    /// A page of a file was mapped.
+    File,
+    /// A page of a shared file was made writable, and noted as dirty.
+    Dirtied,
+}
+
+/// Why an access is not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Nothing is mapped there. (SIGSEGV, `SEGV_MAPERR`.)
+    Unmapped,
+    /// The mapping does not allow it. (SIGSEGV, `SEGV_ACCERR`.)
+    Protected,
+    /// The file ends before it, or cannot be read. (SIGBUS.)
+    Bus,
+    /// There is no memory.
+    NoMemory,
+}
+
+/// Why a fault could not be resolved with the hold it had.
+enum Failed<'m, P: Platform> {
+    /// The hold was no longer good, or an identity was closed: take the slow way.
+    Stale,
+    /// Somebody else changed the entry: look again.
+    Again,
+    Denied(Denied),
+    Wait(Token<'m, P>),
+}
+
+impl<P: Platform> From<Lost> for Failed<'_, P> {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Stale => Failed::Stale,
+            Lost::Changed => Failed::Again,
+            Lost::NoTable => Failed::Denied(Denied::NoMemory),
+        }
+    }
+}
+
+type Resolved<'m, P> = Result<Done, Failed<'m, P>>;
+
+#[inline]
+pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+    if at >= TABLE_END {
+        return Outcome::Denied(Denied::Unmapped);
+    }
+    let page = at & !(PAGE - 1);
+    let miss = match L::try_stabilise(mm, page) {
+        Ok(hold) => match resolve(mm, &hold, page, access) {
+            Err(Failed::Stale) => Miss::Stale,
+            resolved => return outcome(resolved),
+        },
+        Err(miss) => miss,
+    };
+    match miss {
+        Miss::NoVma => Outcome::Denied(Denied::Unmapped),
+        Miss::Grow => Outcome::Grow,
+        Miss::Contended | Miss::Stale => slowly(mm, page, access),
+    }
+}
+
+#[cold]
+fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
+    match L::stabilise(mm, page) {
+        Slowly::Held(hold) => outcome(resolve(mm, &hold, page, access)),
+        Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
+        Slowly::Grow => Outcome::Grow,
+        Slowly::Wait(token) => Outcome::Wait(token),
+    }
+}
+
+fn outcome<P: Platform>(resolved: Resolved<'_, P>) -> Outcome<'_, P> {
+    match resolved {
+        Ok(done) => Outcome::Done(done),
+        // Whoever faults again finds what changed.
+        Err(Failed::Stale | Failed::Again) => Outcome::Done(Done::Spurious),
+        Err(Failed::Denied(denied)) => Outcome::Denied(denied),
+        Err(Failed::Wait(token)) => Outcome::Wait(token),
+    }
+}
+
+/// With a hold on the mapping: the kinds of faults.
+fn resolve<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    page: u64,
+    access: Access,
+) -> Resolved<'m, P> {
+    let attr = hold.vma().attr();
+    if !access.allowed_by(attr.prot) {
+        return Err(Failed::Denied(Denied::Protected));
+    }
+    match (mm.table.peek(mm.platform(), page), &attr.backing) {
+        (Some(pte), _) if access.allowed_by(pte.prot) => Ok(Done::Spurious),
+        #[cfg(feature = "file")]
+        (Some(pte), Backing::File(file, _)) if attr.is_shared() => file::make_writable(mm, hold, file, page, pte),
+        (Some(pte), _) => cow::make_writable(mm, hold, page, pte),
+        (None, Backing::Anon(_)) => anon::fault(mm, hold, page, access),
+        #[cfg(feature = "file")]
+        (None, Backing::File(file, _)) => file::fault(mm, hold, file, page, access),
+        (None, Backing::Never(never, _)) => match *never {},
+    }
+}
+
+/// Sees to it that the mapping has an anonymous identity before its first private page: a neighbour's, if they could merge, or a new
+/// one.
+fn identify<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Result<(), Failed<'static, P>> {
+    if vma.anon.get().is_some() {
+        return Ok(());
+    }
+    let id = neighbours_identity(mm, vma).unwrap_or_else(|| AnonId::new(mm.platform().shared().number()));
+    if vma.anon.set(id) { Ok(()) } else { Err(Failed::Stale) }
+}
+
+/// The identity of the mapping above, or else below, if nothing but permission keeps the two apart.
+fn neighbours_identity<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Option<AnonId> {
+    let section = mm.platform().rcu().read();
+    let range = vma.range();
+    let above = mm.index.find(&section, range.end()).filter(|above| continues(vma, above));
+    let below = || mm.index.find(&section, range.start().checked_sub(1)?).filter(|below| continues(below, vma));
+    let usable = |other: &Vma<P, L>| Some(other.anon.get()).filter(|id| id.is_some() && !id.is_inherited());
+    above.and_then(usable).or_else(|| below().and_then(usable))
+}
+
+fn continues<P: Platform, L: Locking>(low: &Vma<P, L>, high: &Vma<P, L>) -> bool {
+    let (a, b) = (low.attr(), high.attr());
+    low.range().end() == high.range().start() && a.flags == b.flags && a.backing.continues_into(low.range().pages(), &b.backing)
+}
+
+/// What a fault installs where the page is the mapping's own.
+fn own(frame: crate::FrameId, prot: crate::Prot) -> Pte {
+    Pte::new(frame, prot).dirtied()
+}

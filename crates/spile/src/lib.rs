@@ -1,0 +1,42 @@
+//! A virtual memory manager whose page faults take no address-space-wide lock.
+//!
+//! **Guarantee.** [`Mm::fault`] never sleeps and never blocks; with [`VmaRefcount`] it waits for nobody who changes another mapping. What a
+//! change took away no CPU uses when the change returns. Without memory a change changes nothing.
+//!
+//! **Mechanism.** Mappings ([`Vma`]) are immutable and found in an RCU-safe range tree; a design of [`locking`] says how a fault holds
+//! one still; [`paging`] installs under the lock of one page table and asks there whether the hold is still good. The host brings
+//! frames, an MMU, a way to sleep and an RCU domain ([`platform`]).
+#![no_std]
+#![deny(missing_docs)]
+
+extern crate alloc;
+
+mod access;
+mod addr;
+#[cfg(feature = "file")]
+pub mod backing;
+mod change;
+mod fault;
+mod frame;
+mod index;
+pub mod locking;
+mod mm;
+pub mod paging;
+pub mod platform;
+mod shared;
+mod usage;
+mod vma;
+mod wait;
+
+pub use access::Partial;
+pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId, TABLE_END};
+pub use change::NoMemory;
+pub use fault::{Denied, Done, Outcome};
+pub use frame::Frame;
+pub use locking::{Locking, MmapLock, VmaRefcount};
+pub use mm::{Error, Layout, Mm, Place};
+pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Store};
+pub use shared::Shared;
+pub use usage::{Kind, Usage};
+pub use vma::{AnonId, Attr, Backing, Flags, Name, Vma};
+pub use wait::Token;

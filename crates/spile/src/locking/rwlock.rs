@@ -1,0 +1,144 @@
+//! The lock of an address space: many readers or one writer, and nobody blocks in it.
+//!
+//! **Guarantee.** A [`SharedGuard`] and an [`Exclusive`] of one lock are never there at the same time, nor are two `Exclusive`s. Whoever is
+//! refused gets a token that turns over when the lock may be free. A writer that has been refused keeps new readers out, so that
+//! a stream of faults does not starve it.
+//!
+//! **Mechanism.** One word:
+//!
+//! ```text
+//! bit 63    a writer has it
+//! bit 62    a writer was refused, and will come again
+//! bit 61    somebody waits: who leaves says so
+//! below     the number of readers
+//! ```
+
+use crate::platform::Platform;
+use crate::wait::{self, Token};
+use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::{order, seeded};
+
+const WRITER: u64 = 1 << 63;
+const WRITER_COMES: u64 = 1 << 62;
+const WAITED_FOR: u64 = 1 << 61;
+const READERS: u64 = WAITED_FOR - 1;
+
+/// The lock.
+#[derive(Debug)]
+pub struct RwLock(AtomicU64);
+
+/// A share of the lock.
+#[derive(Debug)]
+pub struct SharedGuard<'m, P: Platform> {
+    lock: &'m RwLock,
+    p: &'m P,
+}
+
+/// All of the lock.
+#[derive(Debug)]
+pub struct Exclusive<'m, P: Platform> {
+    lock: &'m RwLock,
+    p: &'m P,
+}
+
+impl RwLock {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Where waiters wait.
+    fn thing(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// A share, if no writer has the lock or waits for it.
+    #[inline]
+    pub(crate) fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & (WRITER | WRITER_COMES) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0) {
+            // Acquire [rw]: what the last writer changed is seen.
+            match self.0.compare_exchange(word, word + 1, order!("rw-read", Acquire), Ordering::Relaxed) {
+                Ok(_) => return Some(SharedGuard { lock: self, p }),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// A share, or what to wait for.
+    pub(crate) fn read<'m, P: Platform>(&'m self, p: &'m P) -> Result<SharedGuard<'m, P>, Token<'m, P>> {
+        self.or_token(p, 0, || self.try_read(p))
+    }
+
+    /// All of it, if nobody has any.
+    #[inline]
+    fn try_write<'m, P: Platform>(&'m self, p: &'m P) -> Option<Exclusive<'m, P>> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & (WRITER | READERS) == 0 {
+            // Other writers that wait say so again when they come again.
+            let taken = WRITER | (word & WAITED_FOR);
+            // Acquire [rw]: what was changed or read under the lock before is done.
+            match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
+                Ok(_) => return Some(Exclusive { lock: self, p }),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// All of it, or what to wait for. Who was told to wait keeps readers out until it has come again.
+    pub(crate) fn write<'m, P: Platform>(&'m self, p: &'m P) -> Result<Exclusive<'m, P>, Token<'m, P>> {
+        self.or_token(p, WRITER_COMES, || self.try_write(p))
+    }
+
+    fn or_token<'m, P: Platform, T>(&'m self, p: &'m P, mark: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Token<'m, P>> {
+        if let Some(guard) = attempt() {
+            return Ok(guard);
+        }
+        // The moment first, then the mark, then the lock once more: who leaves after that sees the mark, and turns the moment over.
+        let token = Token::for_thing(p, self.thing());
+        self.0.fetch_or(WAITED_FOR | mark, Ordering::Relaxed);
+        attempt().ok_or(token)
+    }
+
+    /// After the word said that somebody waits.
+    #[cold]
+    fn wake<P: Platform>(&self, p: &P) {
+        wait::happened(p, self.thing());
+    }
+}
+
+impl<P: Platform> Drop for SharedGuard<'_, P> {
+    fn drop(&mut self) {
+        // Release [rw]: what was read is read before a writer changes it.
+        let before = self.lock.0.fetch_sub(1, order!("rw-unread", Release));
+        if before & READERS == 1 && before & WAITED_FOR != 0 {
+            self.lock.0.fetch_and(!WAITED_FOR, Ordering::Relaxed);
+            self.lock.wake(self.p);
+        }
+    }
+}
+
+impl<'m, P: Platform> Exclusive<'m, P> {
+    /// Keeps a share of the lock: readers come in, writers stay out.
+    pub fn downgrade(self) -> SharedGuard<'m, P> {
+        let (lock, p) = (self.lock, self.p);
+        core::mem::forget(self);
+        // Release [rw]: readers see what was changed.
+        let before = lock.0.fetch_sub(WRITER - 1, order!("rw-downgrade", Release));
+        if before & WAITED_FOR != 0 {
+            lock.wake(p);
+        }
+        SharedGuard { lock, p }
+    }
+}
+
+impl<P: Platform> Drop for Exclusive<'_, P> {
+    fn drop(&mut self) {
+        // Release [rw]: the next holder sees what was changed.
+        let before = self.lock.0.fetch_and(!(WRITER | WAITED_FOR), order!("rw-unwrite", Release));
+        if before & WAITED_FOR != 0 {
+            self.lock.wake(self.p);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! An address space, and what can be done with it.
+//!
+//! **Guarantee.** [`Mm::fault`] never sleeps, never does I/O, and never waits for a lock that a sleeper may hold. The verbs may sleep; each
+//! happens whole or not at all.
+//!
+//! **Mechanism.** This is the one place that drives both sides. A fault that needs a change (a stack that grows) says so, and the change is
+//! made with nothing held; a change that needs faults makes them when it is over.
+
+use crate::addr::{Access, BadRange, PAGE, Prot, Range, SpaceId, TABLE_END};
+use crate::change::{Change, NoMemory};
+use crate::fault::{self, Denied, Outcome};
+use crate::index::Index;
+use crate::locking::{Locking, Miss, RwLock};
+use crate::paging::{Gather, PageTable};
+use crate::platform::Platform;
+use crate::usage::Usage;
+use crate::vma::{Attr, Backing, Flags, Vma};
+use core::fmt;
+use spile_maple::Fit;
+use spile_rcu::Rcu;
+
+/// An address space of platform `P`, its faults and changes kept apart by `L`.
+pub struct Mm<P: Platform, L: Locking> {
+    platform: P,
+    pub(crate) index: Index<P, L>,
+    pub(crate) lock: RwLock,
+    /// Taken only when the address space is gone.
+    pub(crate) table: PageTable<P>,
+    pub(crate) usage: Usage,
+    pub(crate) layout: Layout,
+    _design: L::PerMm,
+}
+
+/// Where mappings may be, and where they are put when nobody says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Everything an address space may map.
+    pub all: Range,
+    /// Free space is searched from here down, then from here up.
+    pub base: u64,
+    /// How far a growing mapping stays away from what is below it, in bytes.
+    pub stack_gap: u64,
+}
+
+impl Default for Layout {
+    /// From 64 KiB up to the middle of what tables can map, searched from the top.
+    fn default() -> Self {
+        let end = if cfg!(loom) { TABLE_END } else { TABLE_END / 2 - PAGE };
+        let start = if cfg!(loom) { 0 } else { 16 * PAGE };
+        Self { all: Range::of(start, end), base: end, stack_gap: 256 * PAGE }
+    }
+}
+
+/// Where a mapping shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There, in the place of whatever is there.
+    Over(Range),
+    /// There, if nothing is there.
+    At(Range),
+    /// Wherever this many bytes are free.
+    Anywhere(u64),
+}
+
+/// Why a verb did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The numbers are no range.
+    Range(BadRange),
+    /// The range is outside of the address space.
+    Outside(Range),
+    /// Something is there already.
+    Occupied(Range),
+    /// This range is not wholly mapped: nothing is at the address.
+    Unmapped(u64),
+    /// The mapping at this address can never be writable.
+    ReadOnly(u64),
+    /// There is no free space of this size.
+    NoSpace(u64),
+    /// There was no memory. Nothing was changed, but for what lay below the address it says, if it says one.
+    NoMemory,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Range(bad) => bad.fmt(f),
+            Error::Outside(range) => write!(f, "{range} is not within the address space; map inside of its layout"),
+            Error::Occupied(range) => write!(f, "something is mapped in {range}; unmap it first, or map over it"),
+            Error::Unmapped(at) => write!(f, "nothing is mapped at {at:#x}"),
+            Error::ReadOnly(at) => write!(f, "the mapping at {at:#x} shares a file that was not opened for writing"),
+            Error::NoSpace(len) => write!(f, "no {len:#x} bytes in a row are free"),
+            Error::NoMemory => f.write_str("no memory; nothing was changed"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Error::NoMemory
+    }
+}
+
+impl From<BadRange> for Error {
+    fn from(bad: BadRange) -> Self {
+        Error::Range(bad)
+    }
+}
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// An empty address space.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMemory`].
+    pub fn new(platform: P, layout: Layout) -> Result<Self, Error> {
+        let space = SpaceId(platform.shared().number());
+        let table = PageTable::new(&platform, space).ok_or(Error::NoMemory)?;
+        let index = Index::new(platform.rcu().clone());
+        Ok(Self { platform, index, lock: RwLock::new(), table, usage: Usage::new(), layout, _design: L::PerMm::default() })
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The number by which the MMU knows it.
+    pub fn space(&self) -> SpaceId {
+        self.table.space()
+    }
+
+    /// The page tables: for MMUs that walk them.
+    pub fn page_table(&self) -> &PageTable<P> {
+        &self.table
+    }
+
+    /// How much is mapped.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Where mappings may be.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Makes the page of `at` accessible, or says why not. Never sleeps; may run with interrupts off.
+    #[inline]
+    pub fn fault(&self, at: u64, access: Access) -> Outcome<'_, P> {
+        fault::fault(self, at, access)
+    }
+
+    /// As [`fault`](Self::fault), and waits, and lets stacks grow. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
+        loop {
+            match self.fault(at, access) {
+                Outcome::Done(done) => return Ok(done),
+                Outcome::Denied(denied) => return Err(denied),
+                Outcome::Grow => self.grow(at, |_, _| true)?,
+                Outcome::Wait(token) => token.wait(),
+            }
+        }
+    }
+
+    /// Lets the mapping above `at` grow down to it, if `allowed` says so of what is added and of its new length in bytes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub fn grow(&self, at: u64, allowed: impl FnOnce(Range, u64) -> bool) -> Result<(), Denied> {
+        let gap = self.layout.stack_gap;
+        self.change(|change| change.grow(at, gap, allowed)).map_err(|why| match why {
+            crate::change::Ungrown::Refused => Denied::Unmapped,
+            crate::change::Ungrown::NoMemory => Denied::NoMemory,
+        })
+    }
+
+    /// Maps. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; nothing was changed.
+    pub fn map(&self, place: Place, attr: impl FnOnce(Range) -> Attr<P>) -> Result<Range, Error> {
+        self.change(|change| {
+            let at = match place {
+                Place::Over(at) => at,
+                Place::At(at) if change.iter(at).next().is_some() => return Err(Error::Occupied(at)),
+                Place::At(at) => at,
+                Place::Anywhere(len) => change.free_range(len).ok_or(Error::NoSpace(len))?,
+            };
+            self.check(at)?;
+            change.map(at, attr(at))?;
+            Ok(at)
+        })
+    }
+
+    /// Unmaps whatever is in `at`. When it returns no CPU uses any of its pages. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; nothing was changed.
+    pub fn unmap(&self, at: Range) -> Result<(), Error> {
+        self.check(at)?;
+        Ok(self.change(|change| change.unmap(at))?)
+    }
+
+    /// Changes what may be done with `at`, which is wholly mapped. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; what lies below the mapping it is about was changed.
+    pub fn protect(&self, at: Range, prot: Prot) -> Result<(), Error> {
+        self.check(at)?;
+        self.change(|change| {
+            let mut rest = Some(at);
+            while let Some(now) = rest {
+                let vma = change.at(now.start()).ok_or(Error::Unmapped(now.start()))?;
+                let part = now.overlap(vma.range()).expect("it covers the start");
+                if prot.has(Prot::W) && !vma.attr().flags.has(Flags::MAY_WRITE) {
+                    return Err(Error::ReadOnly(now.start()));
+                }
+                let attr = Attr { prot, ..vma.attr().skip(part.start() - vma.range().start()) };
+                if vma.attr().prot != prot {
+                    change.alter(part, attr)?;
+                }
+                rest = now.above(part.end());
+            }
+            Ok(())
+        })
+    }
+
+    fn check(&self, at: Range) -> Result<(), Error> {
+        if self.layout.all.covers(at) { Ok(()) } else { Err(Error::Outside(at)) }
+    }
+
+    /// Runs `verb` with the right to change, then, with nothing held, gives back what waited.
+    pub(crate) fn change<T>(&self, verb: impl FnOnce(&mut Change<'_, P, L>) -> T) -> T {
+        let done = verb(&mut Change::begin(self));
+        self.relieve();
+        done
+    }
+
+    /// Gives back tables and mappings whose grace period is over. With nothing held.
+    pub(crate) fn relieve(&self) {
+        self.platform.shared().limbo.turn(&self.platform);
+        self.platform.rcu().relieve();
+    }
+
+    /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.
+    pub(crate) fn zap(&self, at: Range) {
+        let mut gather = Gather::new(&self.platform, &self.table);
+        self.table.zap(&self.platform, at, &mut gather);
+        gather.settle(at);
+    }
+
+    /// What it means that no mapping covers `at`.
+    #[cold]
+    pub(crate) fn miss(&self, at: u64) -> Miss {
+        let section = self.platform.rcu().read();
+        match self.index.find_from(&section, at) {
+            Some(vma) if vma.range().contains(at) => Miss::Stale,
+            Some(vma) if vma.attr().flags.has(Flags::GROWS_DOWN) => Miss::Grow,
+            _ => Miss::NoVma,
+        }
+    }
+
+    /// Calls `each` with every mapping, ascending, without holding anybody up: one that is replaced meanwhile may be seen twice, in
+    /// pieces; what stays mapped is never left out.
+    pub fn each_vma(&self, mut each: impl FnMut(&Vma<P, L>)) {
+        let mut from = 0;
+        loop {
+            // A section per mapping: nobody's grace period waits for the whole walk.
+            let section = self.platform.rcu().read();
+            let Some(vma) = self.index.find_from(&section, from) else { return };
+            each(vma);
+            from = vma.range().end();
+        }
+    }
+}
+
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// The highest free range of `len` bytes below the layout's base, or else the lowest above.
+    pub(crate) fn free_range(&self, len: u64) -> Option<Range> {
+        let Layout { all, base, .. } = self.mm.layout;
+        let fit = Fit::aligned(len, PAGE, 0).ok()?;
+        let below = all.below(base).and_then(|below| self.index().highest_gap(fit, below.span()));
+        let found = below.or_else(|| self.index().lowest_gap(fit, all.above(base)?.span()))?;
+        Range::with_len(found, len).ok()
+    }
+}
+
+impl<P: Platform, L: Locking> Drop for Mm<P, L> {
+    /// exit: nobody is left. Frees pages and tables; waits for no grace period.
+    fn drop(&mut self) {
+        if self.index.writer_mut().iter(spile_maple::Span::ALL).next().is_some() {
+            let all = Range::of(0, TABLE_END);
+            self.zap(all);
+            drop(self.index.writer_mut().clear());
+        }
+        self.table.destroy(&self.platform);
+        self.relieve();
+    }
+}
+
+impl<P: Platform, L: Locking> fmt::Debug for Mm<P, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        self.each_vma(|vma| {
+            list.entry(vma);
+        });
+        list.finish()
+    }
+}
+
+impl<P: Platform> Attr<P> {
+    /// The bytes of the backing that begin with this mapping, for listings: 0 where it is anonymous.
+    pub fn offset(&self) -> u64 {
+        match &self.backing {
+            Backing::Anon(_) => 0,
+            #[cfg(feature = "file")]
+            Backing::File(_, page) => page * PAGE,
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The pages of a forked address space.
+
+use super::install::Lost;
+use super::table::{PageTable, index, parts};
+use super::{Gather, Pte};
+use crate::addr::{PAGE, Prot, Range};
+use crate::platform::Platform;
+use spile_rcu::Rcu;
+use spile_sync::seeded;
+
+impl<P: Platform> PageTable<P> {
+    /// Shares the pages of `range` with `child`, write-protected on both sides so that the first write copies. The child's tables are
+    /// the caller's alone; claims keep faults out of `range` here.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost::NoTable`]: some pages are shared and some are not; what was write-protected may stay so.
+    pub fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
+        let _section = p.rcu().read();
+        for part in parts(range, 1) {
+            let Some(from) = self.leaf(p, part.start()) else { continue };
+            if Self::seems_empty(p, from) {
+                continue;
+            }
+            let to = loop {
+                if let Some(to) = child.leaf_or_link(p, part.start(), &|| true)? {
+                    break to;
+                }
+            };
+            let Some(from) = Self::lock(p, from) else { continue };
+            let Some(to) = Self::lock(p, to) else { continue };
+            for at in (part.start()..part.end()).step_by(PAGE as usize) {
+                let i = index(at, 0);
+                let Some(old) = from.get(i) else { continue };
+                let read_only = old.prot.without(Prot::W);
+                if old.prot != read_only {
+                    let new = old.with_prot(read_only);
+                    let committed = p.commit(self.space, at, Some(old), Some(new));
+                    debug_assert!(committed, "only installs are refused");
+                    from.edit(i, |now| now.with_prot(read_only));
+                    if !seeded!("fork-without-flush") {
+                        gather.changed(Range::page_of(at));
+                    }
+                }
+                crate::frame::get(p, old.frame);
+                to.fill(i, p.encode(Pte { prot: read_only, ..old }));
+            }
+        }
+        Ok(())
+    }
+}

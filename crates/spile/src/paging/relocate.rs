@@ -1,0 +1,90 @@
+//! Moving pages to other addresses.
+
+use super::install::Lost;
+use super::table::{Locked, PageTable, index, parts};
+use super::{Gather, Pte};
+use crate::addr::{PAGE, Range};
+use crate::platform::Platform;
+use spile_rcu::Rcu;
+use spile_sync::seeded;
+
+/// How many entries move per flush.
+#[cfg(not(loom))]
+const BATCH: usize = 32;
+#[cfg(loom)]
+const BATCH: usize = 2;
+
+impl<P: Platform> PageTable<P> {
+    /// Links the tables that [`relocate`](Self::relocate) will need, so that it cannot fail.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost::NoTable`]; tables may have been linked.
+    pub fn prepare_relocation(&self, p: &P, from: Range, to: u64) -> Result<(), Lost> {
+        let _section = p.rcu().read();
+        for part in parts(from, 1).filter(|part| self.leaf(p, part.start()).is_some()) {
+            for target in parts(Range::of(part.start() - from.start() + to, part.end() - from.start() + to), 1) {
+                while self.leaf_or_link(p, target.start(), &|| true)?.is_none() {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the entries of `from` to the addresses from `to` on, where nothing is. The caller's claims keep faults out of both. An
+    /// entry is emptied and flushed before it is shown elsewhere, so that no CPU writes through the old address what a copy
+    /// made through the new one would miss.
+    pub fn relocate(&self, p: &P, from: Range, to: u64, gather: &mut Gather<'_, P>) {
+        let _section = p.rcu().read();
+        for part in parts(from, 1) {
+            let mut rest = Some(part);
+            while let Some(now) = rest {
+                let Some(source) = self.leaf(p, now.start()) else { break };
+                let there = now.start() - from.start() + to;
+                let span = PAGE * BATCH as u64;
+                let end = now.end().min(now.start() + span);
+                let target = parts(Range::of(there, there + (end - now.start())), 1).next().expect("not empty");
+                let now_part = Range::of(now.start(), now.start() + target.len());
+                self.relocate_batch(p, source, now_part, target, gather);
+                rest = part.above(now_part.end());
+            }
+        }
+    }
+
+    fn relocate_batch(&self, p: &P, source: crate::FrameId, from: Range, to: Range, gather: &mut Gather<'_, P>) {
+        let (source, target) = loop {
+            let Ok(Some(target)) = self.leaf_or_link(p, to.start(), &|| true) else { continue };
+            let Some(pair) = Self::lock_two(p, source, target) else { continue };
+            break pair;
+        };
+        let target = target.as_ref().unwrap_or(&source);
+        let mut moved = [None::<Pte>; BATCH];
+        for (slot, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
+            if source.raw(index(at, 0)) != 0 {
+                *slot = p.decode(source.empty(index(at, 0)));
+                let committed = p.commit(self.space, at, *slot, None);
+                debug_assert!(committed, "only installs are refused");
+                gather.changed(Range::page_of(at));
+            }
+        }
+        if !seeded!("relocate-without-flush") {
+            gather.flush();
+        }
+        for (slot, at) in moved.iter().zip((to.start()..to.end()).step_by(PAGE as usize)) {
+            if let Some(pte) = slot {
+                let committed = p.commit(self.space, at, None, Some(*pte));
+                debug_assert!(committed, "the target was empty, and is claimed");
+                target.fill(index(at, 0), p.encode(*pte));
+            }
+        }
+    }
+
+    /// Locks two tables of one level, the lower frame first; the second is none if they are one.
+    fn lock_two(p: &P, one: crate::FrameId, two: crate::FrameId) -> Option<(Locked<'_, P>, Option<Locked<'_, P>>)> {
+        if one == two {
+            return Some((Self::lock(p, one)?, None));
+        }
+        let low = Self::lock(p, one.min(two))?;
+        let high = Self::lock(p, one.max(two))?;
+        Some(if one < two { (low, Some(high)) } else { (high, Some(low)) })
+    }
+}

@@ -1,0 +1,260 @@
+//! A table, its lock, and the tree of tables of one address space.
+
+use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
+use crate::paging::Pte;
+use crate::platform::Platform;
+use core::marker::PhantomData;
+use spile_rcu::Rcu;
+use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spile_sync::lock::{TryLock, TryLockGuard};
+use spile_sync::{order, seeded};
+
+/// log2 of the entries of a table. Models have small tables, so that each is soon full, empty and freed.
+#[cfg(not(loom))]
+pub const BITS: u32 = 9;
+#[cfg(loom)]
+#[allow(missing_docs, reason = "as above")]
+pub const BITS: u32 = 1;
+
+/// The levels of tables. Level 0 has the pages' entries.
+#[cfg(not(loom))]
+pub const LEVELS: usize = 4;
+#[cfg(loom)]
+#[allow(missing_docs, reason = "as above")]
+pub const LEVELS: usize = 2;
+
+const ENTRIES: usize = 1 << BITS;
+
+/// A frame as a table.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Table([AtomicU64; ENTRIES]);
+
+impl Table {
+    /// With empty entries. For platforms whose tables are not in frames.
+    #[allow(clippy::new_without_default, reason = "a page is not made by the way")]
+    pub fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// Empties all entries. The table is in no tree.
+    pub fn clear(&self) {
+        // Relaxed: nobody else knows the table.
+        self.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+    }
+
+    /// The bits of entry `i`, as the MMU reads them.
+    pub fn load(&self, i: usize) -> u64 {
+        // Acquire [entry]: what a linked table or an installed page contains was written before.
+        self.0[i].load(order!("entry-load", Acquire))
+    }
+
+    /// Changes entry `i` of a table that no MMU reads. What it was, if not `seen`.
+    #[cfg(feature = "file")]
+    pub(crate) fn exchange(&self, i: usize, seen: u64, new: u64) -> Result<(), u64> {
+        // Release [entry]: what is behind it was written before. Acquire: what a reader was told of is seen by who takes it away.
+        self.0[i].compare_exchange(seen, new, order!("entry-exchange", AcqRel), Ordering::Acquire).map(drop)
+    }
+
+    /// Sets bits of entry `i` as hardware does: unless it is no longer `seen`. For MMUs in software.
+    pub fn mark(&self, i: usize, seen: u64, marked: u64) -> bool {
+        // Relaxed: it adds to an entry that this CPU has just read.
+        self.0[i].compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// The lock of a table, how many entries are in use, whether it is detached, and a link for lists of freed tables.
+#[derive(Debug)]
+pub struct TableLock {
+    lock: TryLock,
+    /// [`DETACHED`], and the number of entries in use. Written under the lock.
+    state: AtomicU32,
+    /// In lists of detached tables.
+    pub(super) next: AtomicU32,
+}
+
+const DETACHED: u32 = 1 << 31;
+
+impl TableLock {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self { lock: TryLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self { lock: TryLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
+    }
+}
+
+/// The right to change the entries of a table. Having one tells you: the table is linked, or was when the lock was taken and
+/// nobody else has unlinked it since.
+pub(super) struct Locked<'p, P: Platform> {
+    p: &'p P,
+    pub(super) frame: FrameId,
+    _lock: TryLockGuard<'p>,
+    _pin: P::Pin,
+}
+
+impl<'p, P: Platform> Locked<'p, P> {
+    fn state(&self) -> &'p AtomicU32 {
+        &self.p.meta(self.frame).table.state
+    }
+
+    fn entry(&self, i: usize) -> &'p AtomicU64 {
+        &self.p.table(self.frame).0[i]
+    }
+
+    pub(super) fn raw(&self, i: usize) -> u64 {
+        // Relaxed: entries change under this lock, hardware's bits aside.
+        self.entry(i).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn get(&self, i: usize) -> Option<Pte> {
+        self.p.decode(self.raw(i))
+    }
+
+    /// Fills an empty entry.
+    pub(super) fn fill(&self, i: usize, raw: u64) {
+        debug_assert_eq!(self.raw(i), 0, "an entry in use was filled");
+        // Relaxed: written under the lock.
+        self.state().store(self.state().load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Release [entry]: whoever walks here sees what is behind it.
+        self.entry(i).store(raw, order!("entry-store", Release));
+    }
+
+    /// Empties an entry in use, and says what was in it: hardware may have marked it until this moment.
+    pub(super) fn empty(&self, i: usize) -> u64 {
+        self.state().store(self.state().load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        // Relaxed: nothing is published, and what the frame contains is other CPUs' business until the flush.
+        self.entry(i).swap(0, Ordering::Relaxed)
+    }
+
+    /// Changes an entry in use, keeping what hardware marks meanwhile. Returns what was in it.
+    pub(super) fn edit(&self, i: usize, change: impl Fn(Pte) -> Pte) -> Option<Pte> {
+        loop {
+            let raw = self.raw(i);
+            let pte = self.p.decode(raw)?;
+            let new = self.p.encode(change(pte));
+            // Release [entry]: a page that becomes writable here was prepared before.
+            if self.entry(i).compare_exchange(raw, new, order!("entry-edit", Release), Ordering::Relaxed).is_ok() {
+                return Some(pte);
+            }
+        }
+    }
+
+    /// Whether no entry is in use.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().load(Ordering::Relaxed) & !DETACHED == 0
+    }
+
+    /// Nobody will find the table from now on, and whoever has found it will see that.
+    pub(super) fn detach(self) {
+        debug_assert!(self.is_empty(), "a table in use was detached");
+        if !seeded!("p3-no-mark") {
+            self.state().store(DETACHED, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The page tables of one address space.
+#[derive(Debug)]
+pub struct PageTable<P: Platform> {
+    pub(super) root: FrameId,
+    /// The number by which the MMU knows the space.
+    pub(super) space: SpaceId,
+    /// How many [`Gather`](super::Gather)s have changed entries and not yet awaited their flush. Raised under the table's lock
+    /// (P6).
+    pub(super) unflushed: AtomicU32,
+    platform: PhantomData<fn(P)>,
+}
+
+/// The bits of `at` that choose an entry of a table of `level`.
+pub(super) fn index(at: u64, level: usize) -> usize {
+    (at >> shift(level)) as usize & (ENTRIES - 1)
+}
+
+fn shift(level: usize) -> u32 {
+    PAGE_SHIFT + BITS * level as u32
+}
+
+/// The part of `range` in each entry of a table of `level`, ascending.
+pub(super) fn parts(range: Range, level: usize) -> impl Iterator<Item = Range> {
+    let size = 1u64 << shift(level);
+    let mut rest = Some(range);
+    core::iter::from_fn(move || {
+        let now = rest?;
+        let cut = (now.start() | (size - 1)) + 1;
+        rest = now.above(cut);
+        now.below(cut)
+    })
+}
+
+impl<P: Platform> PageTable<P> {
+    /// Empty tables for a new address space, or none without a frame.
+    pub fn new(p: &P, space: SpaceId) -> Option<Self> {
+        let root = Self::take_table(p)?;
+        Some(Self { root, space, unflushed: AtomicU32::new(0), platform: PhantomData })
+    }
+
+    /// The frame of the topmost table: what a CPU is told when it enters the space.
+    pub fn root(&self) -> FrameId {
+        self.root
+    }
+
+    /// The number of the space.
+    pub fn space(&self) -> SpaceId {
+        self.space
+    }
+
+    /// A new table, in no tree.
+    pub(super) fn take_table(p: &P) -> Option<FrameId> {
+        let frame = crate::frame::relieved(p, P::alloc_table)?;
+        // Relaxed: nobody else knows the table.
+        p.meta(frame).table.state.store(0, Ordering::Relaxed);
+        p.meta(frame).first();
+        Some(frame)
+    }
+
+    /// Gives back a table that no tree had, or whose grace period is over.
+    pub(super) fn give_table(p: &P, frame: FrameId) {
+        let last = p.meta(frame).put();
+        debug_assert!(last, "a table has one owner");
+        p.free_table(frame);
+    }
+
+    /// Locks a table found by a walk; none if it has been detached since.
+    pub(super) fn lock(p: &P, frame: FrameId) -> Option<Locked<'_, P>> {
+        let pin = p.pin();
+        let meta = &p.meta(frame).table;
+        let lock = loop {
+            match meta.lock.try_lock() {
+                Some(lock) => break lock,
+                None => p.relax(),
+            }
+        };
+        let locked = Locked { p, frame, _lock: lock, _pin: pin };
+        // P3. Relaxed: written under the lock.
+        (locked.state().load(Ordering::Relaxed) & DETACHED == 0).then_some(locked)
+    }
+
+    /// A guess, without the lock, whether a table has entries in use.
+    pub(super) fn seems_empty(p: &P, frame: FrameId) -> bool {
+        p.meta(frame).table.state.load(Ordering::Relaxed) == 0
+    }
+
+    /// The table of level 0 for `at`, if there is one. In a read section.
+    pub(super) fn leaf(&self, p: &P, at: u64) -> Option<FrameId> {
+        (1..LEVELS).rev().try_fold(self.root, |table, level| {
+            let raw = p.table(table).load(index(at, level));
+            (raw != 0).then(|| p.decode_table(raw))
+        })
+    }
+
+    /// The entry of `at`, without a lock: what it was at some moment of this call.
+    pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
+        let _section = p.rcu().read();
+        let leaf = self.leaf(p, at)?;
+        p.decode(p.table(leaf).load(index(at, 0)))
+    }
+}

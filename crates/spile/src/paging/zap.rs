@@ -1,0 +1,131 @@
+//! Emptying a range.
+//!
+//! **Guarantee.** Whatever was installed in the range by somebody whose hold ended before the zap began is gone, and its frames ride in
+//! the gather. Tables that became empty are detached.
+//!
+//! **Mechanism.** A descent that locks the last table of each part; and each table in which it finds an empty entry (P2), for a fault
+//! may be about to link there that asked its hold before it ended.
+
+use super::table::{PageTable, index, parts};
+use super::{Gather, LEVELS};
+use crate::addr::{FrameId, PAGE, Range};
+use crate::platform::Platform;
+use spile_rcu::Rcu;
+use spile_sync::seeded;
+
+impl<P: Platform> PageTable<P> {
+    /// Empties `range`, and detaches tables that became empty. The caller's claims keep installs out of the range.
+    pub fn zap(&self, p: &P, range: Range, gather: &mut Gather<'_, P>) {
+        let _section = p.rcu().read();
+        self.zap_under(p, self.root, LEVELS - 1, range, gather, &|| true);
+        self.prune_under(p, self.root, LEVELS - 1, range, gather);
+    }
+
+    /// Empties `range` as long as the caller's hold is good (P4), under holds that let others fault there. False if it was not.
+    pub fn zap_while(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, good: impl Fn() -> bool) -> bool {
+        let _section = p.rcu().read();
+        self.zap_under(p, self.root, LEVELS - 1, range, gather, &good)
+    }
+
+    fn zap_under(
+        &self,
+        p: &P,
+        table: FrameId,
+        level: usize,
+        range: Range,
+        gather: &mut Gather<'_, P>,
+        good: &impl Fn() -> bool,
+    ) -> bool {
+        if level == 0 {
+            return self.zap_leaf(p, table, range, gather, good);
+        }
+        parts(range, level).all(|part| match Self::child(p, table, index(part.start(), level)) {
+            Some(child) => self.zap_under(p, child, level - 1, part, gather, good),
+            None => true,
+        })
+    }
+
+    /// What entry `i` of an inner table leads to. If to nothing, then the table's lock was taken to see that (P2).
+    fn child(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
+        let mut raw = p.table(table).load(i);
+        if raw == 0 && !seeded!("p2-skip-empty") {
+            raw = Self::lock(p, table).map_or(0, |locked| locked.raw(i));
+        }
+        (raw != 0).then(|| p.decode_table(raw))
+    }
+
+    fn zap_leaf(&self, p: &P, table: FrameId, range: Range, gather: &mut Gather<'_, P>, good: &impl Fn() -> bool) -> bool {
+        let mut rest = Some(range);
+        while let Some(now) = rest {
+            // A detached table is empty for ever.
+            let Some(locked) = Self::lock(p, table) else { return true };
+            if !good() && !seeded!("p4-zap-blindly") {
+                return false;
+            }
+            let mut at = now.start();
+            while at < now.end() && !gather.is_full() {
+                let i = index(at, 0);
+                if locked.raw(i) != 0 {
+                    self.zap_entry(p, &locked, at, gather);
+                }
+                at += PAGE;
+            }
+            drop(locked);
+            rest = now.above(at);
+            if rest.is_some() {
+                gather.flush();
+            }
+        }
+        true
+    }
+
+    fn zap_entry(&self, p: &P, locked: &super::table::Locked<'_, P>, at: u64, gather: &mut Gather<'_, P>) {
+        let old = p.decode(locked.empty(index(at, 0)));
+        let committed = p.commit(self.space, at, old, None);
+        debug_assert!(committed, "only installs are refused");
+        gather.changed(Range::page_of(at));
+        if let Some(old) = old {
+            gather.frame(old.frame);
+        }
+    }
+
+    /// Detaches the tables under `table` that are empty and lie on the way to `range`, children first.
+    fn prune_under(&self, p: &P, table: FrameId, level: usize, range: Range, gather: &mut Gather<'_, P>) {
+        for part in parts(range, level) {
+            let i = index(part.start(), level);
+            let raw = p.table(table).load(i);
+            if raw == 0 {
+                continue;
+            }
+            let child = p.decode_table(raw);
+            if level > 1 {
+                self.prune_under(p, child, level - 1, part, gather);
+            }
+            if Self::seems_empty(p, child) && Self::unlink(p, table, i, child) {
+                gather.table(part, child);
+            }
+        }
+    }
+
+    /// Takes an empty child out of its parent (P3). False if it is no longer empty, or no longer the child.
+    fn unlink(p: &P, parent: FrameId, i: usize, child: FrameId) -> bool {
+        let Some(parent) = Self::lock(p, parent) else { return false };
+        if parent.raw(i) != p.encode_table(child) {
+            return false;
+        }
+        let Some(child) = Self::lock(p, child) else { return false };
+        if !child.is_empty() {
+            return false;
+        }
+        parent.empty(i);
+        child.detach();
+        true
+    }
+
+    /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
+    pub(crate) fn destroy(&self, p: &P) {
+        debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
+        Self::give_table(p, self.root);
+        p.retire(self.space);
+    }
+}

@@ -1,0 +1,275 @@
+//! What a platform supplies.
+//!
+//! **Guarantee.** These traits are all that the core asks of a host: a kernel, a process that pages its own memory, a simulator.
+//! There is no global state and no other way out of the core.
+//!
+//! **Mechanism.** Five traits, cut by what the core needs. One type implements them all, usually a handle (a reference, an `Arc`,
+//! or nothing at all) that is cheap to clone:
+//!
+//! | trait | answers |
+//! |---|---|
+//! | [`Frames`] | where pages come from, and what is in them |
+//! | [`Mmu`] | what an entry of a page table looks like, and how other CPUs are told that it changed |
+//! | [`Machine`] | which CPU this is, how to spin, how to sleep |
+//! | [`Store`] | where the contents of files come from; `()` where there are no files |
+//! | [`Platform`] | the four together, with the RCU domain and the core's own [`Shared`] state |
+//!
+//! In which state each may be called: a **fault** may run with interrupts off, on a stack that cannot sleep, and may have interrupted
+//! anything but a holder of [`Machine::pin`]. A **verb** (map, unmap, fork, …) may sleep, and holds no lock of the caller's that
+//! a fault wants.
+//!
+//! | call | from a fault | from a verb | under a table lock | may sleep | may allocate |
+//! |---|---|---|---|---|---|
+//! | all of [`Frames`] | yes | yes | `free`, `meta`, `read`, `write`, `copy` | no | frames only |
+//! | `Mmu::encode`, `decode`, `commit` | yes | yes | yes, always | no | no |
+//! | `Mmu::issue`, `dispatch`, `acked` | yes | yes | when an entry's frame is replaced | no | no |
+//! | `Machine::cpu`, `pin`, `relax` | yes | yes | yes | no | no |
+//! | `Machine::sleep` | **no** | yes | never | yes | no |
+//! | `Machine::wake` | yes | yes | never | no | no |
+//! | `Store::start_read` | yes | yes | never | no | the store's business |
+
+use crate::addr::{FrameId, Range, SpaceId};
+use crate::paging::{Pte, Table, TableLock};
+use crate::shared::Shared;
+use spile_rcu::Rcu;
+use spile_sync::atomic::{AtomicU32, Ordering};
+use spile_sync::order;
+
+/// The host of the core: the other traits, an RCU domain, and a place for what all its address spaces share.
+pub trait Platform: Frames + Mmu + Machine + Clone + Send + Sync + 'static {
+    /// The RCU domain: a handle that is cheap to clone.
+    type Rcu: Rcu + Clone + Send + Sync + 'static;
+    /// Where file contents come from.
+    type Store: Store<Self>;
+
+    /// The domain of this platform's readers.
+    fn rcu(&self) -> &Self::Rcu;
+
+    /// The one [`Shared`] of this platform. Always the same.
+    fn shared(&self) -> &Shared;
+}
+
+/// Where pages come from, and what is in them.
+///
+/// # Safety
+///
+/// An implementor owes: (1) a frame that [`alloc`](Self::alloc) gave is nobody else's until [`free`](Self::free); (2)
+/// [`meta`](Self::meta) is the same for a frame always, and stays valid for ever; (3) [`table`](Self::table) is the memory of that
+/// frame, and stays valid, if meaningless, after the frame was freed, until the grace periods of all sections that began before
+/// are over.
+pub unsafe trait Frames {
+    /// A frame with unspecified contents, or none. Never sleeps, never waits.
+    fn alloc(&self) -> Option<FrameId>;
+
+    /// Takes a frame back. Its count is zero.
+    fn free(&self, frame: FrameId);
+
+    /// What the core keeps per frame.
+    fn meta(&self, frame: FrameId) -> &FrameMeta;
+
+    /// Fills a frame with zeros.
+    fn zero(&self, frame: FrameId);
+
+    /// Copies a page.
+    fn copy(&self, from: FrameId, to: FrameId);
+
+    /// Copies bytes out, from `offset` on. `offset + into.len()` is at most a page.
+    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]);
+
+    /// Copies bytes in, from `offset` on. `offset + from.len()` is at most a page.
+    fn write(&self, frame: FrameId, offset: usize, from: &[u8]);
+
+    /// The frame that every read of untouched anonymous memory sees. It is full of zeros, never written, and never freed.
+    fn zero_frame(&self) -> FrameId;
+
+    /// A frame whose [`table`](Self::table) is empty: from a reserve per CPU, where the platform keeps one, so that a fault
+    /// rarely has to zero a page for a table. Never sleeps.
+    fn alloc_table(&self) -> Option<FrameId> {
+        let frame = self.alloc()?;
+        self.table(frame).clear();
+        Some(frame)
+    }
+
+    /// Takes a table's frame back. All its entries are empty.
+    fn free_table(&self, frame: FrameId) {
+        self.free(frame);
+    }
+
+    /// The frame as a table.
+    fn table(&self, frame: FrameId) -> &Table;
+}
+
+/// What the core keeps per frame. A platform has one for each, zeroed by [`FrameMeta::new`], at the same place for ever.
+#[derive(Debug)]
+pub struct FrameMeta {
+    /// How many page table entries, page caches, tokens and callers hold the frame.
+    refs: AtomicU32,
+    /// The lock and state of a frame that is a table.
+    pub(crate) table: TableLock,
+}
+
+impl FrameMeta {
+    /// Of a free frame.
+    #[cfg(not(loom))]
+    #[allow(clippy::new_without_default, reason = "loom's is not const")]
+    pub const fn new() -> Self {
+        Self { refs: AtomicU32::new(0), table: TableLock::new() }
+    }
+
+    /// Of a free frame.
+    #[cfg(loom)]
+    #[allow(clippy::new_without_default, reason = "as above")]
+    pub fn new() -> Self {
+        Self { refs: AtomicU32::new(0), table: TableLock::new() }
+    }
+
+    /// How many hold the frame. A moment's truth.
+    pub fn refs(&self) -> u32 {
+        // Acquire [frame-put]: whoever finds itself the sole owner has seen the others' last accesses.
+        self.refs.load(order!("frame-sole", Acquire))
+    }
+
+    /// A new frame has its first owner.
+    pub(crate) fn first(&self) {
+        debug_assert_eq!(self.refs.load(Ordering::Relaxed), 0, "a free frame has no owner");
+        // Relaxed: nobody else knows the frame.
+        self.refs.store(1, Ordering::Relaxed);
+    }
+
+    /// One owner more, by somebody who is or holds one.
+    pub(crate) fn get(&self) {
+        // Relaxed: the caller's own hold keeps the frame.
+        let before = self.refs.fetch_add(1, Ordering::Relaxed);
+        debug_assert_ne!(before, 0, "a free frame was taken");
+    }
+
+    /// One owner more, unless there is none.
+    #[cfg(feature = "file")]
+    pub(crate) fn try_get(&self) -> bool {
+        let mut refs = self.refs.load(Ordering::Relaxed);
+        while refs != 0 {
+            // Acquire [frame-get]: the frame's contents, should it be what the caller looks for.
+            match self.refs.compare_exchange(refs, refs + 1, order!("frame-get", Acquire), Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => refs = now,
+            }
+        }
+        false
+    }
+
+    /// One owner less. True for the last.
+    pub(crate) fn put(&self) -> bool {
+        // Release [frame-put], Acquire [frame-put]: accesses of all owners come before the free.
+        let before = self.refs.fetch_sub(1, order!("frame-put", AcqRel));
+        debug_assert_ne!(before, 0, "a free frame was freed");
+        before == 1
+    }
+}
+
+/// What an entry of a page table looks like, and how other CPUs are told that it changed.
+///
+/// The provided methods are x86-64's format, and do nothing about translation caches; a host whose MMU reads
+/// the core's tables overrides the format if its own differs, and always the flush. A host whose tables are elsewhere (a process,
+/// whose are the kernel's) keeps the format and overrides [`commit`](Self::commit).
+///
+/// # Safety
+///
+/// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, and an empty entry is 0; (2) once
+/// [`acked`](Self::acked) is true of a flush, no CPU uses a translation that was read from the range before the flush was issued.
+pub unsafe trait Mmu {
+    /// A flush under way. `()` where it is done at once.
+    type Flush;
+
+    /// The bits of an entry.
+    fn encode(&self, pte: Pte) -> u64 {
+        pte.to_x86()
+    }
+
+    /// The meaning of an entry's bits.
+    fn decode(&self, raw: u64) -> Option<Pte> {
+        Pte::from_x86(raw)
+    }
+
+    /// The bits of an entry that leads to a lower table.
+    fn encode_table(&self, table: FrameId) -> u64 {
+        Pte::table_to_x86(table)
+    }
+
+    /// The lower table that an entry leads to.
+    fn decode_table(&self, raw: u64) -> FrameId {
+        Pte::table_from_x86(raw)
+    }
+
+    /// Called under the table's lock before the entry of `at` changes from `old` to `new`: where the tables that count are not
+    /// the core's, this is when they change. `false` refuses: nothing changed, and the fault that asked starts again.
+    /// Only installs of new entries may be refused.
+    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) -> bool {
+        true
+    }
+
+    /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
+    fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
+
+    /// Asks the other CPUs, without waiting for them.
+    fn dispatch(&self, _flush: &mut Self::Flush) {}
+
+    /// Whether they have all done it. The core calls [`Machine::relax`] in between.
+    fn acked(&self, _flush: &mut Self::Flush) -> bool {
+        true
+    }
+
+    /// Address space `space` is gone: no CPU runs in it, and its number will not be used again.
+    fn retire(&self, _space: SpaceId) {}
+}
+
+/// Which CPU this is, how to spin, how to sleep.
+pub trait Machine {
+    /// A promise not to be preempted, migrated or interrupted by something that faults. `()` where nothing is below the core
+    /// that could. The core holds one while it has a table lock.
+    type Pin;
+
+    /// Makes the promise; its drop ends it. Nests.
+    fn pin(&self) -> Self::Pin;
+
+    /// The number of the CPU that runs this.
+    fn cpu(&self) -> usize;
+
+    /// Called in each round of each spinning loop. Must serve pending flush requests of other CPUs, which may wait for this one
+    /// while they hold what it spins for.
+    fn relax(&self);
+
+    /// Blocks while `still()` is true, until somebody calls [`wake`](Self::wake) with this key. May return early. `still` turns
+    /// false before `wake` is called, and must be asked after the caller is known to `wake`.
+    fn sleep(&self, key: usize, still: &dyn Fn() -> bool);
+
+    /// Wakes all who sleep with this key.
+    fn wake(&self, key: usize);
+}
+
+/// How a read of file contents goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The frame is filled.
+    Done,
+    /// The store will call `File::complete` when it is.
+    Started,
+    /// It cannot be read.
+    Failed,
+}
+
+/// Where the contents of a file come from.
+pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
+    /// Starts to read page `page` of `file` into `frame`, which is the file's alone until the read is complete. What lies
+    /// beyond the end of the file must become zeros. Never sleeps.
+    #[cfg(feature = "file")]
+    fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Read;
+}
+
+/// No files, or files that begin as zeros.
+impl<P: Platform> Store<P> for () {
+    #[cfg(feature = "file")]
+    fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Read {
+        file.platform().zero(frame);
+        Read::Done
+    }
+}

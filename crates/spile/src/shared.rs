@@ -1,0 +1,72 @@
+//! What all address spaces of a platform share: events to wait for, numbers, tables that wait for a grace period.
+//!
+//! **Guarantee.** Nothing here is taken on the fast path of a fault.
+//!
+//! **Mechanism.** An *event* is a counter that goes up when something happened; a [`Token`](crate::Token) is a value it had before the
+//! waiter looked at what it waits for. Many things share few events: a wake-up may be for somebody else.
+
+use crate::paging::Limbo;
+use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::order;
+
+#[cfg(not(loom))]
+const EVENTS: usize = 64;
+#[cfg(loom)]
+const EVENTS: usize = 2;
+
+/// The core's state that belongs to no address space. A platform has one.
+#[derive(Debug)]
+pub struct Shared {
+    events: [AtomicU64; EVENTS],
+    numbers: AtomicU64,
+    pub(crate) limbo: Limbo,
+}
+
+/// An event, and how often it had happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    event: usize,
+    count: u64,
+}
+
+impl Shared {
+    /// Of a platform without address spaces.
+    #[allow(clippy::new_without_default, reason = "a platform makes one, deliberately")]
+    pub fn new() -> Self {
+        Self { events: core::array::from_fn(|_| AtomicU64::new(0)), numbers: AtomicU64::new(1), limbo: Limbo::new() }
+    }
+
+    /// Now, as far as the thing at address `thing` is concerned. Read before what one waits for is looked at.
+    pub(crate) fn moment(&self, thing: usize) -> Moment {
+        // The things are locks and pages: their low bits are equal.
+        let event = (thing >> 4) ^ (thing >> 10);
+        let event = event % EVENTS;
+        // Acquire [event]: whoever reads a count sees what happened before it was raised.
+        Moment { event, count: self.events[event].load(order!("event-read", Acquire)) }
+    }
+
+    /// Whether nothing has happened since.
+    pub(crate) fn is_now(&self, moment: Moment) -> bool {
+        // Acquire [event]: the waiter looks again, and must see what it was woken for.
+        self.events[moment.event].load(order!("event-look", Acquire)) == moment.count
+    }
+
+    /// Something happened to `thing`: its waiters look again.
+    pub(crate) fn happened(&self, thing: usize) -> usize {
+        let Moment { event, .. } = self.moment(thing);
+        // Release [event]: pairs with the two loads.
+        self.events[event].fetch_add(1, order!("event-raise", Release));
+        event
+    }
+
+    /// The key under which waiters for `moment` sleep.
+    pub(crate) fn key(moment: Moment) -> usize {
+        moment.event
+    }
+
+    /// A number never given before: an address space's, an anonymous identity's.
+    pub(crate) fn number(&self) -> u64 {
+        // Relaxed: only that it is new matters.
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+}

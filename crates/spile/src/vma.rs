@@ -1,0 +1,324 @@
+//! A mapping, as it is published: what it covers and what it is.
+//!
+//! **Guarantee.** A published [`Vma`] never changes, but for its anonymous identity, which is set once. Whoever wants another one
+//! replaces it.
+
+use crate::addr::{PAGE_SHIFT, Prot, Range};
+#[cfg(feature = "file")]
+use crate::backing::File;
+use crate::locking::Locking;
+use crate::platform::Platform;
+use alloc::sync::Arc;
+use core::fmt;
+use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::seeded;
+
+/// Properties of a mapping that are on or off. Two mappings merge only if theirs are equal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
+        impl Flags {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+            const NAMES: &'static [(&'static str, u32)] = &[$((stringify!($name), 1 << $bit)),*];
+        }
+    };
+}
+
+flags! {
+    /// Stores are seen by others who map the same object; otherwise they are private.
+    SHARED = 0;
+    /// A shared mapping may be made writable: its file was opened so. Always set where the mapping is private.
+    MAY_WRITE = 1;
+    /// Grows towards lower addresses when the page below it is touched.
+    GROWS_DOWN = 2;
+    /// Its pages stay in memory.
+    LOCKED = 3;
+    /// As `LOCKED`, but only pages that have been touched.
+    LOCK_ON_FAULT = 4;
+    /// Counts as memory promised to the owner.
+    ACCOUNTED = 5;
+    /// Asked not to be counted.
+    NO_RESERVE = 6;
+    /// A fork does not copy it.
+    DONT_FORK = 7;
+    /// A fork's copy begins as zeros.
+    WIPE_ON_FORK = 8;
+    /// Left out of core dumps.
+    DONT_DUMP = 9;
+    /// No huge pages.
+    NO_HUGE_PAGE = 10;
+    /// Huge pages are welcome.
+    HUGE_PAGE = 11;
+    /// Will be read at random.
+    RANDOM = 12;
+    /// Will be read in order.
+    SEQUENTIAL = 13;
+    /// Equal pages may be merged.
+    MERGEABLE = 14;
+    /// The platform's own: never merged, never expanded.
+    SPECIAL = 15;
+}
+
+impl Flags {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
+    /// Both together.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// All of it but `other`.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` is in it.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// `other`, if `on`.
+    pub const fn when(on: bool, other: Self) -> Self {
+        if on { other } else { Self::NONE }
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(Self::NAMES.iter().filter(|(_, bit)| self.0 & bit != 0).map(|(name, _)| name)).finish()
+    }
+}
+
+/// Where the contents of a mapping come from, and which page of it is the mapping's first.
+pub enum Backing<P: Platform> {
+    /// Zeros, until written. The number matters to merges alone: two neighbours merge if their pages are numbered in a row.
+    Anon(u64),
+    /// A file, from this page of it on.
+    #[cfg(feature = "file")]
+    File(Arc<File<P>>, u64),
+    #[doc(hidden)]
+    Never(core::convert::Infallible, core::marker::PhantomData<P>),
+}
+
+impl<P: Platform> Clone for Backing<P> {
+    fn clone(&self) -> Self {
+        match self {
+            Backing::Anon(page) => Backing::Anon(*page),
+            #[cfg(feature = "file")]
+            Backing::File(file, page) => Backing::File(file.clone(), *page),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Backing<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Backing::Anon(page) => write!(f, "anon@{page:#x}"),
+            #[cfg(feature = "file")]
+            Backing::File(file, page) => write!(f, "file{}@{page:#x}", file.id()),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+}
+
+impl<P: Platform> Backing<P> {
+    /// The number of the first page.
+    pub fn page(&self) -> u64 {
+        match self {
+            Backing::Anon(page) => *page,
+            #[cfg(feature = "file")]
+            Backing::File(_, page) => *page,
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
+    /// The same, `pages` further on.
+    fn skip(&self, pages: u64) -> Self {
+        match self {
+            Backing::Anon(page) => Backing::Anon(page.wrapping_add(pages)),
+            #[cfg(feature = "file")]
+            Backing::File(file, page) => Backing::File(file.clone(), page.wrapping_add(pages)),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
+    /// Whether `next` goes on where this ends after `pages`.
+    pub(crate) fn continues_into(&self, pages: u64, next: &Self) -> bool {
+        let row = self.page().wrapping_add(pages) == next.page();
+        match (self, next) {
+            (Backing::Anon(_), Backing::Anon(_)) => row,
+            #[cfg(feature = "file")]
+            (Backing::File(a, _), Backing::File(b, _)) => row && Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// Whether it is anonymous memory.
+    pub fn is_anon(&self) -> bool {
+        matches!(self, Backing::Anon(_))
+    }
+}
+
+/// What somebody called a mapping. Names merge if they are equal.
+pub type Name = Arc<str>;
+
+/// Everything about a mapping but where it is.
+pub struct Attr<P: Platform> {
+    /// What may be done with it.
+    pub prot: Prot,
+    /// Its properties.
+    pub flags: Flags,
+    /// Its contents.
+    pub backing: Backing<P>,
+    /// Its name, if it was given one.
+    pub name: Option<Name>,
+}
+
+impl<P: Platform> Clone for Attr<P> {
+    fn clone(&self) -> Self {
+        Self { prot: self.prot, flags: self.flags, backing: self.backing.clone(), name: self.name.clone() }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Attr<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} {:?} {:?}", self.prot, self.flags, self.backing, self.name)
+    }
+}
+
+impl<P: Platform> Attr<P> {
+    /// Private anonymous memory for the range from `start` on.
+    pub fn anon(start: u64, prot: Prot) -> Self {
+        Self { prot, flags: Flags::MAY_WRITE, backing: Backing::Anon(start >> PAGE_SHIFT), name: None }
+    }
+
+    /// The same, for a part that begins `bytes` further on.
+    pub(crate) fn skip(&self, bytes: u64) -> Self {
+        Self { backing: self.backing.skip(bytes >> PAGE_SHIFT), ..self.clone() }
+    }
+
+    /// The same, for a part that begins `bytes` further down.
+    pub(crate) fn lower(&self, bytes: u64) -> Self {
+        Self { backing: self.backing.skip((bytes >> PAGE_SHIFT).wrapping_neg()), ..self.clone() }
+    }
+
+    /// Whether stores are seen by others who map the same.
+    pub fn is_shared(&self) -> bool {
+        self.flags.has(Flags::SHARED)
+    }
+}
+
+/// Who the anonymous pages of a mapping belong to: set by its first private write, kept when it is split, and what keeps two mappings
+/// apart that were written separately. (Linux's `anon_vma`.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AnonId(u64);
+
+const CLOSED: u64 = 1;
+const INHERITED: u64 = 2;
+
+impl AnonId {
+    /// No private page yet.
+    pub const NONE: Self = Self(0);
+
+    pub(crate) fn new(number: u64) -> Self {
+        Self(number << 2)
+    }
+
+    /// Some of its pages may still be shared with the parent of a fork.
+    pub(crate) fn inherited(self) -> Self {
+        Self(self.0 | INHERITED)
+    }
+
+    /// Whether some of its pages may be shared with a parent.
+    pub fn is_inherited(self) -> bool {
+        self.0 & INHERITED != 0
+    }
+
+    /// Whether it has been set.
+    pub fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// The one thing that a fault may set in a mapping (P10).
+#[derive(Debug)]
+pub(crate) struct AnonCell(AtomicU64);
+
+impl AnonCell {
+    pub(crate) fn new(id: AnonId) -> Self {
+        Self(AtomicU64::new(id.0))
+    }
+
+    /// What it is set to.
+    pub(crate) fn get(&self) -> AnonId {
+        // Relaxed: a number; nothing is behind it.
+        AnonId(self.0.load(Ordering::Relaxed) & !CLOSED)
+    }
+
+    /// Sets it, unless it is set or closed. True if it is set now.
+    pub(crate) fn set(&self, id: AnonId) -> bool {
+        // Acquire on failure is not needed either: a closed cell is met by whoever still holds the mapping, who gives up.
+        match self.0.compare_exchange(0, id.0, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(now) => now & CLOSED == 0 || now & !CLOSED != 0,
+        }
+    }
+
+    /// No fault sets it from now on. Says what it is.
+    pub(crate) fn close(&self) -> AnonId {
+        if seeded!("p10-copy-without-closing") {
+            return self.get();
+        }
+        AnonId(self.0.fetch_or(CLOSED, Ordering::Relaxed) & !CLOSED)
+    }
+
+    /// Faults may set it again: the change that closed it did not happen.
+    pub(crate) fn reopen(&self) {
+        self.0.fetch_and(!CLOSED, Ordering::Relaxed);
+    }
+}
+
+/// A mapping.
+pub struct Vma<P: Platform, L: Locking> {
+    range: Range,
+    attr: Attr<P>,
+    pub(crate) anon: AnonCell,
+    pub(crate) lock: L::PerVma,
+}
+
+impl<P: Platform, L: Locking> Vma<P, L> {
+    /// Born claimed: no fault gets hold of it before it is released.
+    pub(crate) fn new(range: Range, attr: Attr<P>, anon: AnonId) -> Self {
+        Self { range, attr, anon: AnonCell::new(anon), lock: L::born_claimed() }
+    }
+
+    /// What it covers.
+    pub fn range(&self) -> Range {
+        self.range
+    }
+
+    /// What it is.
+    pub fn attr(&self) -> &Attr<P> {
+        &self.attr
+    }
+
+    /// Whose its anonymous pages are.
+    pub fn anon(&self) -> AnonId {
+        self.anon.get()
+    }
+
+    /// Which page of its backing is at `at`, which it covers.
+    pub(crate) fn page_at(&self, at: u64) -> u64 {
+        self.attr.backing.page().wrapping_add((at - self.range.start()) >> PAGE_SHIFT)
+    }
+}
+
+impl<P: Platform, L: Locking> fmt::Debug for Vma<P, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {:?}", self.range, self.attr, self.anon.get())
+    }
+}
