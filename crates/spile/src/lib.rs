@@ -19,6 +19,8 @@ mod change;
 mod fault;
 mod frame;
 mod index;
+#[cfg(feature = "linux")]
+pub mod linux;
 pub mod locking;
 mod mm;
 pub mod paging;

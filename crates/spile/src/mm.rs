@@ -28,6 +28,8 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) table: PageTable<P>,
     pub(crate) usage: Usage,
     pub(crate) layout: Layout,
+    #[cfg(feature = "linux")]
+    pub(crate) linux: crate::linux::State,
     _design: L::PerMm,
 }
 
@@ -119,7 +121,17 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let space = SpaceId(platform.shared().number());
         let table = PageTable::new(&platform, space).ok_or(Error::NoMemory)?;
         let index = Index::new(platform.rcu().clone());
-        Ok(Self { platform, index, lock: RwLock::new(), table, usage: Usage::new(), layout, _design: L::PerMm::default() })
+        Ok(Self {
+            platform,
+            index,
+            lock: RwLock::new(),
+            table,
+            usage: Usage::new(),
+            layout,
+            #[cfg(feature = "linux")]
+            linux: crate::linux::State::new(),
+            _design: L::PerMm::default(),
+        })
     }
 
     /// The platform.
@@ -289,10 +301,20 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// The highest free range of `len` bytes below the layout's base, or else the lowest above.
     pub(crate) fn free_range(&self, len: u64) -> Option<Range> {
         let Layout { all, base, .. } = self.mm.layout;
+        let below = all.below(base).and_then(|below| self.highest_gap(len, below));
+        below.or_else(|| self.lowest_gap(len, all.above(base)?))
+    }
+
+    /// The highest `len` free bytes of `within`.
+    pub(crate) fn highest_gap(&self, len: u64, within: Range) -> Option<Range> {
         let fit = Fit::aligned(len, PAGE, 0).ok()?;
-        let below = all.below(base).and_then(|below| self.index().highest_gap(fit, below.span()));
-        let found = below.or_else(|| self.index().lowest_gap(fit, all.above(base)?.span()))?;
-        Range::with_len(found, len).ok()
+        Range::with_len(self.index().highest_gap(fit, within.span())?, len).ok()
+    }
+
+    /// The lowest `len` free bytes of `within`.
+    pub(crate) fn lowest_gap(&self, len: u64, within: Range) -> Option<Range> {
+        let fit = Fit::aligned(len, PAGE, 0).ok()?;
+        Range::with_len(self.index().lowest_gap(fit, within.span())?, len).ok()
     }
 }
 

@@ -30,7 +30,8 @@ const FRAME_SHIFT: u32 = 12;
 /// A file that can be mapped: pages in memory, contents from a store.
 pub struct File<P: Platform> {
     p: P,
-    store: P::Store,
+    /// None: it begins as zeros.
+    store: Option<P::Store>,
     id: u64,
     root: FrameId,
     /// In bytes.
@@ -54,6 +55,15 @@ pub(crate) enum Found<'m, P: Platform> {
 impl<P: Platform> File<P> {
     /// A file of `len` bytes whose contents come from `store`; none without a frame.
     pub fn new(p: P, store: P::Store, len: u64) -> Option<Arc<Self>> {
+        Self::with_store(p, Some(store), len)
+    }
+
+    /// A nameless object of `len` bytes that begins as zeros: what processes share that share anonymous memory.
+    pub fn anonymous(p: P, len: u64) -> Option<Arc<Self>> {
+        Self::with_store(p, None, len)
+    }
+
+    fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Arc<Self>> {
         let root = Frame::alloc_table(&p)?.give();
         let id = p.shared().number();
         Some(Arc::new(Self { p, store, id, root, len: AtomicU64::new(len) }))
@@ -69,9 +79,9 @@ impl<P: Platform> File<P> {
         &self.p
     }
 
-    /// Where its contents come from.
-    pub fn store(&self) -> &P::Store {
-        &self.store
+    /// Where its contents come from, if not from nowhere.
+    pub fn store(&self) -> Option<&P::Store> {
+        self.store.as_ref()
     }
 
     /// Its length in bytes.
@@ -164,7 +174,14 @@ impl<P: Platform> File<P> {
         }
         // The file has the hold now.
         frame.give();
-        match self.store.start_read(self, page, id) {
+        let read = match &self.store {
+            Some(store) => store.start_read(self, page, id),
+            None => {
+                p.zero(id);
+                Read::Done
+            }
+        };
+        match read {
             Read::Done => self.complete(page, true),
             Read::Failed => self.complete(page, false),
             Read::Started => {}

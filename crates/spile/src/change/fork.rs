@@ -22,6 +22,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     pub fn fork(&self) -> Result<Self, Error> {
         let mut child = Self::new(self.platform().clone(), self.layout)?;
         let parent = Change::begin(self);
+        #[cfg(feature = "linux")]
+        {
+            child.linux = self.linux.fork();
+        }
         let copied = parent.copy_into(&mut child);
         drop(parent);
         self.relieve();

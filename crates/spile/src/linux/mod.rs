@@ -1,0 +1,65 @@
+//! Linux's verbs, with its flags, limits and errors.
+//!
+//! **Guarantee.** Each verb takes the numbers that the system call takes and answers as Linux 6.18 on x86-64 does: the same result or errno, the
+//! same mappings, split and merged the same way. Where Linux applies a call in part before it fails, so do we.
+//!
+//! **Mechanism.** A verb checks its numbers in Linux's order, then makes changes of [`change`](crate::change). One verb, one file. What is
+//! different on purpose stands in docs/linux.md.
+
+mod abi;
+mod brk;
+mod limits;
+mod mmap;
+mod mprotect;
+mod munmap;
+mod populate;
+mod process;
+
+pub use abi::{Errno, map, prot};
+pub use limits::{Limit, Limits};
+pub use process::{FileRights, Opened};
+
+use crate::addr::{PAGE, Range, TABLE_END};
+use crate::locking::Locking;
+use crate::mm::Mm;
+use crate::platform::Platform;
+
+/// What Linux's verbs know of an address space beside its mappings.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) brk: brk::Break,
+    pub(crate) limits: Limits,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self { brk: brk::Break::new(), limits: Limits::new() }
+    }
+
+    /// That of a forked space.
+    pub(crate) fn fork(&self) -> Self {
+        Self { brk: self.brk.fork(), limits: self.limits.fork() }
+    }
+}
+
+/// One past the highest address a program may map: Linux's `TASK_SIZE`.
+const TASK_SIZE: u64 = TABLE_END / 2 - PAGE;
+
+/// Rounds up to whole pages; wraps to 0 at the top, as Linux's does.
+const fn page_align(len: u64) -> u64 {
+    len.wrapping_add(PAGE - 1) & !(PAGE - 1)
+}
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// The limits of the address space.
+    pub fn limits(&self) -> &Limits {
+        &self.linux.limits
+    }
+}
+
+/// Where a walk over the mappings of a range stands.
+///
+/// Linux changes mapping after mapping and stops at the first hole or refusal; what lies below stays changed.
+fn step(rest: &mut Option<Range>, part: Range) {
+    *rest = rest.and_then(|now| now.above(part.end()));
+}

@@ -1,0 +1,34 @@
+//! Faults made in advance.
+
+use super::Errno;
+use crate::addr::{Access, PAGE, Prot, Range};
+use crate::fault::Denied;
+use crate::locking::Locking;
+use crate::mm::Mm;
+use crate::platform::Platform;
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// Makes every page of `range` accessible as its mapping allows: written to where it is private and writable, read otherwise.
+    /// Holds nothing in between. May sleep.
+    pub(super) fn populate(&self, range: Range) -> Result<(), Errno> {
+        (range.start()..range.end()).step_by(PAGE as usize).try_for_each(|at| {
+            let access = self.populating_access(at).ok_or(Errno::ENOMEM)?;
+            self.fault_and_wait(at, access).map(drop).map_err(errno_of)
+        })
+    }
+
+    fn populating_access(&self, at: u64) -> Option<Access> {
+        let section = spile_rcu::Rcu::read(self.platform().rcu());
+        let attr = self.index.find(&section, at)?.attr();
+        let writes = attr.prot.has(Prot::W) && !attr.is_shared();
+        Some(if writes { Access::Write } else { Access::Read })
+    }
+}
+
+/// What a fault's refusal is called when the kernel makes the fault.
+pub(super) fn errno_of(denied: Denied) -> Errno {
+    match denied {
+        Denied::NoMemory => Errno::ENOMEM,
+        Denied::Unmapped | Denied::Protected | Denied::Bus => Errno::EFAULT,
+    }
+}
