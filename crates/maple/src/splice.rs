@@ -303,13 +303,32 @@ pub(crate) unsafe fn bound(root: &AtomicPtr<()>, window: Span, entries: usize) -
     if left.leaf == right.leaf && begins && leaf.len() + entries < LEAF && leaf.entries().count() >= touched + few {
         return leaves(1);
     }
+    worst(left.height(), entries)
+}
+
+/// How many nodes any change of a tree of `height` inner levels can take that brings at most `entries` ranges.
+fn worst(height: usize, entries: usize) -> Need {
     let mut count = (2 * LEAF + entries).div_ceil(LEAF);
-    let mut need = leaves(count);
-    for _ in 0..left.height() {
+    let mut need = Need { small: count, large: count };
+    for _ in 0..height {
         count = (2 * INNER + count).div_ceil(INNER);
         need.large += count;
     }
     with_roots(need, count)
+}
+
+/// How many nodes `changes` changes can take, wherever they are, if each brings at most `entries` ranges.
+///
+/// # Safety
+///
+/// The caller is the writer of the tree under `root`.
+pub(crate) unsafe fn bound_of_all(root: &AtomicPtr<()>, changes: usize, entries: usize) -> Need {
+    let mut path = Path::new();
+    // SAFETY: (1) the caller's.
+    let height = if unsafe { path.walk(root, 0) } { path.height() } else { 0 };
+    // Each may let the tree grow by a level.
+    let most = worst(height + changes, entries);
+    Need { small: changes * most.small, large: changes * most.large }
 }
 
 /// Adds the levels that a root of `count` nodes takes.

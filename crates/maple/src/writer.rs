@@ -246,6 +246,19 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         self.stock().reserve(&tree.rcu, &tree.alloc, need)
     }
 
+    /// Makes sure that the next `changes` changes, wherever they are, find memory if each brings at most `entries` ranges: for what
+    /// must not fail halfway and is more than one change.
+    ///
+    /// # Errors
+    ///
+    /// Without memory nothing was changed.
+    pub fn reserve_changes(&mut self, changes: usize, entries: usize) -> Result<(), NoMemory> {
+        let tree = self.tree;
+        // SAFETY: (1) this is the writer.
+        let need = unsafe { crate::splice::bound_of_all(&tree.root, changes, entries) };
+        self.stock().reserve(&tree.rcu, &tree.alloc, need)
+    }
+
     /// How many nodes a change of `window` that brings at most `entries` ranges can take: none where one range takes the place of
     /// another of the same span, one of either class where it stays within a leaf, a few per level otherwise.
     pub fn bound(&self, window: Span, entries: usize) -> Need {

@@ -37,11 +37,6 @@ impl<P: Platform, L: Locking> Index<P, L> {
         self.tree.find(section, at).map(|(_, vma)| vma)
     }
 
-    /// The mapping that ends at or below `at`.
-    pub(crate) fn find_below<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
-        self.tree.prev(section, at).map(|(_, vma)| vma)
-    }
-
     /// The mapping that covers `at`, for as long as the lock is shared.
     pub(crate) fn locked(&self, _lock: &SharedGuard<'_, P>, at: u64) -> Option<NonNull<Vma<P, L>>> {
         let section = self.tree.rcu().read();

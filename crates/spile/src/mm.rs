@@ -272,6 +272,15 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         gather.settle(at);
     }
 
+    /// Drops the pages of `at`, where mappings stay and faults go on: the next access finds what was there in the beginning. The caller
+    /// has the right to change, so that no mapping goes away meanwhile.
+    #[cfg(feature = "linux")]
+    pub(crate) fn drop_pages(&self, at: Range) {
+        let mut gather = Gather::new(&self.platform, &self.table);
+        self.table.zap_while(&self.platform, at, &mut gather, || true);
+        gather.settle(at);
+    }
+
     /// What it means that no mapping covers `at`.
     #[cold]
     pub(crate) fn miss(&self, at: u64) -> Miss {

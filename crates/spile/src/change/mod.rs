@@ -24,6 +24,7 @@ mod grow;
 mod map;
 mod merge;
 mod protect;
+mod relocate;
 mod unmap;
 
 pub(crate) use grow::Ungrown;
@@ -48,9 +49,15 @@ pub struct NoMemory;
 pub(crate) struct Change<'m, P: Platform, L: Locking> {
     pub(crate) mm: &'m Mm<P, L>,
     writer: IndexWriter<'m, P, L>,
+    /// Mappings to be, for changes that must not fail halfway.
+    spares: [Option<VmaBox<P, L>>; SPARES],
     // After the writer, whose right it is.
+    #[allow(dead_code, reason = "its drop unlocks")]
     right: Exclusive<'m, P>,
 }
+
+/// How many mappings two changes make at most of which one takes away and one adds.
+const SPARES: usize = 3;
 
 /// What shall stand at a range.
 pub(crate) struct New<P: Platform> {
@@ -82,6 +89,12 @@ struct Plan<P: Platform> {
     pieces: [Option<Piece<P>>; 3],
     /// The identities that the plan relies on, by the start of their mapping.
     relied: [Option<(u64, AnonId)>; 3],
+}
+
+impl From<NoMemory> for Unpublished {
+    fn from(_: NoMemory) -> Self {
+        Unpublished::NoMemory
+    }
 }
 
 enum Unpublished {
@@ -118,7 +131,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 Err(token) => token.wait(),
             }
         };
-        Self { mm, writer: mm.index.writer(&right), right }
+        Self { mm, writer: mm.index.writer(&right), spares: [const { None }; SPARES], right }
     }
 
     /// The mapping that covers `at`.
@@ -198,8 +211,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         for (slot, piece) in boxes.iter_mut().zip(plan.pieces) {
             if let Some(Piece { range, attr, anon }) = piece {
                 usage.add(range, &attr);
-                let boxed = RcuBox::try_new(Vma::new(range, attr, anon)).map_err(|_| Unpublished::NoMemory)?;
-                *slot = Some((range.span(), boxed));
+                *slot = Some((range.span(), self.boxed(Vma::new(range, attr, anon))?));
             }
         }
         let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|(_, vma)| NonNull::from(&**vma)));
@@ -214,6 +226,35 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         self.publish_claimed(plan.window.span(), boxes)?;
         self.mm.usage.apply(&usage);
         Ok((vmas, overlapped))
+    }
+
+    fn boxed(&mut self, vma: Vma<P, L>) -> Result<VmaBox<P, L>, NoMemory> {
+        match self.spares.iter_mut().find_map(Option::take) {
+            Some(mut spare) => {
+                *spare = vma;
+                Ok(spare)
+            }
+            None => RcuBox::try_new(vma).map_err(|_| NoMemory),
+        }
+    }
+
+    /// Makes sure that the next `changes` changes find memory, if one of them only takes away and the others only add.
+    pub(crate) fn reserve(&mut self, changes: usize) -> Result<(), NoMemory> {
+        self.writer.reserve_changes(changes, SPARES).map_err(|_| NoMemory)?;
+        for spare in self.spares.iter_mut().filter(|spare| spare.is_none()) {
+            let nothing = Vma::new(Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
+            *spare = Some(RcuBox::try_new(nothing).map_err(|_| NoMemory)?);
+        }
+        Ok(())
+    }
+
+    /// Claims the mappings in `range` and waits until nobody holds them, without replacing them yet.
+    pub(crate) fn hold(&self, range: Range) {
+        for vma in self.iter(range) {
+            L::claim(&vma.lock);
+            vma.anon.close();
+            L::quiesce(self.mm, &vma.lock);
+        }
     }
 
     /// Claims every mapping in `window`. False, and undone, if an identity is no longer what was relied on.
@@ -234,7 +275,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         as_relied
     }
 
-    fn unclaim(&self, window: Range) {
+    pub(crate) fn unclaim(&self, window: Range) {
         for vma in self.iter(window) {
             vma.anon.reopen();
             L::release(&vma.lock);
@@ -267,13 +308,6 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
             self.unclaim(Range::of_span(window));
             Unpublished::NoMemory
         })
-    }
-
-    /// Lets other readers in for the rest of a change that has published everything: they find the new state.
-    pub(crate) fn downgrade(self) -> crate::locking::SharedGuard<'m, P> {
-        let Self { writer, right, .. } = self;
-        drop(writer);
-        right.downgrade()
     }
 }
 

@@ -19,15 +19,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// # Errors
     ///
     /// As mmap(2). Nothing was changed.
-    pub fn mmap(
-        &self,
-        addr: u64,
-        len: u64,
-        prot: u32,
-        flags: u32,
-        file: Option<&Opened<P>>,
-        offset: u64,
-    ) -> Result<u64, Errno> {
+    pub fn mmap(&self, addr: u64, len: u64, prot: u32, flags: u32, file: Option<&Opened<P>>, offset: u64) -> Result<u64, Errno> {
         if offset % PAGE != 0 {
             return Err(Errno::EINVAL);
         }
@@ -240,4 +232,3 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         if cut && !self.mm.may_split() { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 }
-

@@ -9,14 +9,22 @@
 mod abi;
 mod brk;
 mod limits;
+mod madvise;
+mod mlock;
 mod mmap;
 mod mprotect;
+mod mremap;
+mod msync;
 mod munmap;
 mod populate;
 mod process;
 
 pub use abi::{Errno, map, prot};
 pub use limits::{Limit, Limits};
+pub use madvise::advice;
+pub use mlock::MLOCK_ONFAULT;
+pub use mremap::remap;
+pub use msync::sync;
 pub use process::{FileRights, Opened};
 
 use crate::addr::{PAGE, Range, TABLE_END};

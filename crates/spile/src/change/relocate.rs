@@ -1,0 +1,66 @@
+//! relocate: a mapping and its pages at another place.
+
+use super::{Change, Joins, New, NoMemory, Whose};
+use crate::addr::{PAGE_SHIFT, Range};
+use crate::locking::Locking;
+use crate::paging::Gather;
+use crate::platform::Platform;
+use crate::vma::{Attr, Backing, Flags};
+
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Moves what is in `from`, which lies in one mapping, to `to`, where nothing is. If `to` is longer, the rest of it is new. With
+    /// `keep` the mapping stays where it was too, without its pages. A fault at `to` waits until the pages are there.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`]; nothing was changed.
+    pub(crate) fn relocate(&mut self, from: Range, to: Range, keep: bool) -> Result<(), NoMemory> {
+        let mm = self.mm;
+        // After this only tables can be missing.
+        self.reserve(2)?;
+        self.hold(from);
+        if mm.table.prepare_relocation(mm.platform(), from, to.start()).is_err() {
+            mm.zap(to);
+            self.unclaim(from);
+            return Err(NoMemory);
+        }
+        let vma = self.at(from.start()).expect("a mapping covers what is moved");
+        let (whole, anon) = (vma.range(), vma.anon());
+        let source = vma.attr().clone();
+        let there = source.skip(from.start() - whole.start()).moved_to(to, anon.is_some());
+        // The source goes first: what is left of it may merge with the target.
+        match (keep, whole == from) {
+            (false, _) => drop(self.replace(from, None, Joins::None)?),
+            // Without pages a mapping is nobody's.
+            (true, true) => self.restate(whole, &source, Whose::This(crate::AnonId::NONE))?,
+            (true, false) if source.flags.has(Flags::LOCKED) => self.restate(whole, &source, Whose::TheOlds)?,
+            (true, false) => {}
+        }
+        let fresh = self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both)?;
+        let mut gather = Gather::new(mm.platform(), &mm.table);
+        mm.table.relocate(mm.platform(), from, to.start(), &mut gather);
+        gather.settle(from);
+        drop(fresh);
+        // Tables that only the source needed.
+        mm.zap(from);
+        self.unclaim(from);
+        Ok(())
+    }
+
+    /// What stays of a mapping whose pages were moved: it is not locked.
+    fn restate(&mut self, whole: Range, source: &Attr<P>, whose: Whose) -> Result<(), NoMemory> {
+        let flags = source.flags.without(Flags::LOCKED.with(Flags::LOCK_ON_FAULT));
+        let attr = Attr { flags, ..source.clone() };
+        self.replace(whole, Some(&New { attr, whose }), Joins::None).map(drop)
+    }
+}
+
+impl<P: Platform> Attr<P> {
+    /// For another place: anonymous pages that were never written are numbered anew.
+    fn moved_to(self, to: Range, written: bool) -> Self {
+        match self.backing {
+            Backing::Anon(_) if !written => Self { backing: Backing::Anon(to.start() >> PAGE_SHIFT), ..self },
+            _ => self,
+        }
+    }
+}
