@@ -50,10 +50,10 @@ impl Range {
     ///
     /// As [`BadRange`] says.
     pub const fn new(start: u64, end: u64) -> Result<Self, BadRange> {
-        if start % PAGE != 0 {
+        if !start.is_multiple_of(PAGE) {
             return Err(BadRange::Unaligned(start));
         }
-        if end % PAGE != 0 {
+        if !end.is_multiple_of(PAGE) {
             return Err(BadRange::Unaligned(end));
         }
         if start >= end {
@@ -85,7 +85,7 @@ impl Range {
 
     /// For callers that know.
     pub(crate) const fn of(start: u64, end: u64) -> Self {
-        debug_assert!(start < end && start % PAGE == 0 && end % PAGE == 0 && end <= TABLE_END);
+        debug_assert!(start < end && start.is_multiple_of(PAGE) && end.is_multiple_of(PAGE) && end <= TABLE_END);
         Self { start, end }
     }
 

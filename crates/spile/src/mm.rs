@@ -272,13 +272,14 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         gather.settle(at);
     }
 
-    /// Drops the pages of `at`, where mappings stay and faults go on: the next access finds what was there in the beginning. The caller
-    /// has the right to change, so that no mapping goes away meanwhile.
+    /// Drops the pages of `at`, where mappings stay and faults go on: the next access finds what was there in the beginning. False if
+    /// the caller's hold did not last; what was dropped by then is dropped.
     #[cfg(feature = "linux")]
-    pub(crate) fn drop_pages(&self, at: Range) {
+    pub(crate) fn drop_pages(&self, at: Range, good: impl Fn() -> bool) -> bool {
         let mut gather = Gather::new(&self.platform, &self.table);
-        self.table.zap_while(&self.platform, at, &mut gather, || true);
+        let whole = self.table.zap_while(&self.platform, at, &mut gather, good);
         gather.settle(at);
+        whole
     }
 
     /// What it means that no mapping covers `at`.

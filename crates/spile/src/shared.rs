@@ -31,7 +31,15 @@ pub(crate) struct Moment {
 
 impl Shared {
     /// Of a platform without address spaces.
+    #[cfg(not(loom))]
     #[allow(clippy::new_without_default, reason = "a platform makes one, deliberately")]
+    pub const fn new() -> Self {
+        Self { events: [const { AtomicU64::new(0) }; EVENTS], numbers: AtomicU64::new(1), limbo: Limbo::new() }
+    }
+
+    /// Of a platform without address spaces.
+    #[cfg(loom)]
+    #[allow(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {
         Self { events: core::array::from_fn(|_| AtomicU64::new(0)), numbers: AtomicU64::new(1), limbo: Limbo::new() }
     }

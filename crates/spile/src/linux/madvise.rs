@@ -3,7 +3,7 @@
 use super::{Errno, page_align, populate};
 use crate::addr::{Access, PAGE, Range};
 use crate::change::Change;
-use crate::locking::Locking;
+use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::{Attr, Backing, Flags, Name};
@@ -72,7 +72,13 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         match kind {
             Kind::Populate(access) => self.madvise_populate(range, access),
             Kind::Alter => self.change(|change| change.alter_all(range, |_, attr| altered(attr, advice))),
-            Kind::Drop => self.change(|change| change.drop_pages(range, advice == advice::DONTNEED_LOCKED)),
+            Kind::Drop => {
+                let even_locked = advice == advice::DONTNEED_LOCKED;
+                match self.drop_held(range, even_locked) {
+                    Some(dropped) => dropped,
+                    None => self.change(|change| change.drop_pages(range, even_locked)),
+                }
+            }
             Kind::Hint => self.change(|change| change.walk(range, |_, attr| hinted(attr, advice))),
         }
     }
@@ -98,6 +104,20 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         })
     }
 
+    /// DONTNEED within one mapping, held as a fault holds it: nobody who changes another mapping is waited for. `None` if that cannot
+    /// be.
+    fn drop_held(&self, range: Range, even_locked: bool) -> Option<Result<(), Errno>> {
+        let hold = L::try_stabilise(self, range.start()).ok()?;
+        if !hold.range().covers(range) {
+            return None;
+        }
+        if let Err(errno) = droppable(hold.vma().attr(), even_locked) {
+            return Some(Err(errno));
+        }
+        // P4: the hold is asked for each table, and lasts until every CPU has forgotten the pages.
+        self.drop_pages(range, || hold.still_valid()).then_some(Ok(()))
+    }
+
     fn madvise_populate(&self, range: Range, access: Access) -> Result<(), Errno> {
         for at in (range.start()..range.end()).step_by(PAGE as usize) {
             let allowed = {
@@ -118,7 +138,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 fn advised(addr: u64, len: u64) -> Result<Option<Range>, Errno> {
     let rounded = page_align(len);
     let end = addr.wrapping_add(rounded);
-    if addr % PAGE != 0 || (len != 0 && rounded == 0) || end < addr {
+    if !addr.is_multiple_of(PAGE) || (len != 0 && rounded == 0) || end < addr {
         return Err(Errno::EINVAL);
     }
     if rounded == 0 {
@@ -154,6 +174,12 @@ fn altered<P: Platform>(attr: &Attr<P>, advice: i32) -> Result<Attr<P>, Errno> {
         _ => return Err(Errno::EINVAL),
     };
     Ok(Attr { flags, ..attr.clone() })
+}
+
+/// Whether the pages of a mapping may be dropped.
+fn droppable<P: Platform>(attr: &Attr<P>, even_locked: bool) -> Result<(), Errno> {
+    let kept = attr.flags.has(Flags::LOCKED) && !even_locked || attr.flags.has(Flags::SPECIAL);
+    if kept { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 /// Whether a mapping is of the kind that the advice is for.
@@ -213,10 +239,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn drop_pages(&mut self, range: Range, even_locked: bool) -> Result<(), Errno> {
         let mm = self.mm;
         self.walk(range, |part, attr| {
-            if attr.flags.has(Flags::LOCKED) && !even_locked || attr.flags.has(Flags::SPECIAL) {
-                return Err(Errno::EINVAL);
-            }
-            mm.drop_pages(part);
+            droppable(attr, even_locked)?;
+            mm.drop_pages(part, || true);
             Ok(())
         })
     }

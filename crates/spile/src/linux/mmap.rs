@@ -20,7 +20,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// As mmap(2). Nothing was changed.
     pub fn mmap(&self, addr: u64, len: u64, prot: u32, flags: u32, file: Option<&Opened<P>>, offset: u64) -> Result<u64, Errno> {
-        if offset % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         let file = if flags & map::ANONYMOUS != 0 { None } else { Some(file.ok_or(Errno::EBADF)?) };
@@ -108,7 +108,7 @@ impl Request {
         if self.addr > TASK_SIZE - self.len {
             return Err(Errno::ENOMEM);
         }
-        if self.addr % PAGE != 0 {
+        if !self.addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if self.addr < MIN_ADDR {

@@ -19,7 +19,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     pub fn mprotect(&self, addr: u64, len: u64, bits: u32) -> Result<(), Errno> {
         let grows = bits & (prot::GROWSDOWN | prot::GROWSUP);
         let bits = bits & !(prot::GROWSDOWN | prot::GROWSUP);
-        if grows == prot::GROWSDOWN | prot::GROWSUP || addr % PAGE != 0 {
+        if grows == prot::GROWSDOWN | prot::GROWSUP || !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if len == 0 {

@@ -40,13 +40,13 @@ impl Request {
     /// Checks that need no lock, in Linux's order.
     fn check(&self) -> Result<(), Errno> {
         let known = remap::MAYMOVE | remap::FIXED | remap::DONTUNMAP;
-        if self.flags & !known != 0 || self.old % PAGE != 0 || self.new_len == 0 || self.new_len > TASK_SIZE {
+        if self.flags & !known != 0 || !self.old.is_multiple_of(PAGE) || self.new_len == 0 || self.new_len > TASK_SIZE {
             return Err(Errno::EINVAL);
         }
         if !self.names_target() {
             return Ok(());
         }
-        let aligned = self.new % PAGE == 0 && self.new <= TASK_SIZE - self.new_len;
+        let aligned = self.new.is_multiple_of(PAGE) && self.new <= TASK_SIZE - self.new_len;
         let resizes = self.has(remap::DONTUNMAP) && self.old_len != self.new_len;
         let overlaps = self.old < self.new.wrapping_add(self.new_len) && self.new < self.old.wrapping_add(self.old_len);
         if !aligned || !self.has(remap::MAYMOVE) || resizes || overlaps { Err(Errno::EINVAL) } else { Ok(()) }

@@ -24,7 +24,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// `EINVAL`: flags or alignment. `ENOMEM`: there is a hole. `EBUSY`: `MS_INVALIDATE` of a locked mapping.
     pub fn msync(&self, addr: u64, len: u64, flags: u32) -> Result<(), Errno> {
         let known = sync::ASYNC | sync::INVALIDATE | sync::SYNC;
-        if flags & !known != 0 || addr % PAGE != 0 || flags & (sync::ASYNC | sync::SYNC) == sync::ASYNC | sync::SYNC {
+        if flags & !known != 0 || !addr.is_multiple_of(PAGE) || flags & (sync::ASYNC | sync::SYNC) == sync::ASYNC | sync::SYNC {
             return Err(Errno::EINVAL);
         }
         let end = addr.wrapping_add(page_align(len));

@@ -21,7 +21,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 }
 
 fn unmap_range(addr: u64, len: u64) -> Result<Range, Errno> {
-    if addr % PAGE != 0 || addr > TASK_SIZE || len > TASK_SIZE - addr {
+    if !addr.is_multiple_of(PAGE) || addr > TASK_SIZE || len > TASK_SIZE - addr {
         return Err(Errno::EINVAL);
     }
     Range::with_len(addr, page_align(len)).map_err(|_| Errno::EINVAL)

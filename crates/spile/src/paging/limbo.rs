@@ -56,6 +56,12 @@ pub(crate) struct Limbo {
 }
 
 impl Limbo {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self { arrivals: AtomicU32::new(END), batch: Guarded::new(Batch { tables: Chain::EMPTY, cookie: None }) }
+    }
+
+    #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self { arrivals: AtomicU32::new(END), batch: Guarded::new(Batch { tables: Chain::EMPTY, cookie: None }) }
     }
