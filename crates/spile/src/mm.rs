@@ -14,7 +14,7 @@ use crate::locking::{Locking, Miss, RwLock};
 use crate::paging::{Gather, PageTable};
 use crate::platform::Platform;
 use crate::usage::Usage;
-use crate::vma::{Attr, Backing, Flags, Vma};
+use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
 use spile_maple::Fit;
 use spile_rcu::Rcu;
@@ -348,17 +348,5 @@ impl<P: Platform, L: Locking> fmt::Debug for Mm<P, L> {
             list.entry(vma);
         });
         list.finish()
-    }
-}
-
-impl<P: Platform> Attr<P> {
-    /// The bytes of the backing that begin with this mapping, for listings: 0 where it is anonymous.
-    pub fn offset(&self) -> u64 {
-        match &self.backing {
-            Backing::Anon(_) => 0,
-            #[cfg(feature = "file")]
-            Backing::File(_, page) => page * PAGE,
-            Backing::Never(never, _) => match *never {},
-        }
     }
 }

@@ -157,6 +157,17 @@ impl<P: Platform> Backing<P> {
         }
     }
 
+    /// Whether `frame` is `page` of the file that it is, if it is one.
+    #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files have pages"))]
+    pub(crate) fn has(&self, p: &P, page: u64, frame: crate::FrameId) -> bool {
+        match self {
+            Backing::Anon(_) => false,
+            #[cfg(feature = "file")]
+            Backing::File(file, _) => file.still_has(p, page, frame),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
     /// Whether it is anonymous memory.
     pub fn is_anon(&self) -> bool {
         matches!(self, Backing::Anon(_))
@@ -312,6 +323,7 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     }
 
     /// Which page of its backing is at `at`, which it covers.
+    #[cfg(feature = "file")]
     pub(crate) fn page_at(&self, at: u64) -> u64 {
         self.attr.backing.page().wrapping_add((at - self.range.start()) >> PAGE_SHIFT)
     }

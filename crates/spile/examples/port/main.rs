@@ -11,6 +11,7 @@ use platform::*;
 use spile::backing::File;
 use spile::paging::{BITS, LEVELS};
 use spile::*;
+use spile_rcu::Rcu;
 
 type Space = Mm<Port, VmaRefcount>;
 
@@ -64,9 +65,9 @@ fn store(mm: &Space, at: u64, value: u8) -> Result<(), Denied> {
 }
 
 fn main() {
-    let port = boot();
+    boot();
     let before = frames_in_use();
-    let mm = Space::new(port, Layout::default()).expect("there is memory");
+    let mm = Space::new(Port, Layout::default()).expect("there is memory");
     let heap = mm.map(Place::Anywhere(64 * PAGE), |at| Attr::anon(at.start(), Prot::RW)).expect("there is space");
     let at = |n: u64| heap.start() + n * PAGE;
     // Untouched memory is zeros; what is written is there.
@@ -75,7 +76,7 @@ fn main() {
         assert_eq!(store(&mm, at(n) + n, n as u8), Ok(()));
     }
     // A file: the fault cannot wait for the disk, its caller does.
-    let file = File::new(port, Disk, 4 * PAGE).expect("there is memory");
+    let file = File::new(Port, Disk, 4 * PAGE).expect("there is memory");
     let attr = |_| Attr { prot: Prot::R, flags: Flags::NONE, backing: Backing::File(file.clone(), 0), name: None };
     let text = mm.map(Place::Anywhere(4 * PAGE), attr).expect("there is space");
     assert_eq!(load(&mm, text.start() + 3 * PAGE), Ok(3));
@@ -93,10 +94,10 @@ fn main() {
     mm.unmap(heap).expect("it is in the layout");
     assert_eq!((load(&mm, at(5) + 5), load(&child, at(5) + 5)), (Err(Denied::Unmapped), Ok(5)));
     drop((child, mm, file));
-    for _ in 0..4 {
-        // Tables wait for a grace period: this hart passes through user mode, and somebody comes by.
-        port.rcu().quiescent();
-        drop(Space::new(port, Layout::default()));
+    // The mappings wait for a grace period, and the file for the mappings; then the tables, until somebody comes by.
+    for _ in 0..3 {
+        Port.rcu().synchronize();
+        drop(Space::new(Port, Layout::default()));
     }
     assert_eq!(frames_in_use(), before, "a frame was lost");
     std::println!("port: 64 pages of memory, 4 of a file, a fork: {} flushes, all frames back", FLUSHES.load(Relaxed));

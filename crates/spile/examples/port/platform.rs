@@ -6,7 +6,7 @@
 //! while it is halted.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
 use spile::backing::File;
 use spile::paging::{Pte, Table};
 use spile::{FrameId, FrameMeta, Frames, Machine, Mmu, PAGE, Platform, Prot, Range, Read, Shared, SpaceId, Store};
@@ -27,6 +27,7 @@ static META: [FrameMeta; FRAMES] = [const { FrameMeta::new() }; FRAMES];
 /// A bit per frame. Frame 0 is full of zeros and never given.
 static USED: [AtomicU64; FRAMES / 64] = [const { AtomicU64::new(0) }; FRAMES / 64];
 static SHARED: Shared = Shared::new();
+static DOMAIN: AtomicPtr<Qsbr<'static, Hart>> = AtomicPtr::new(core::ptr::null_mut());
 static CPUS: [Cpu; 1] = [const { Cpu::new() }];
 pub static INTERRUPTS: AtomicBool = AtomicBool::new(true);
 pub static FLUSHES: AtomicUsize = AtomicUsize::new(0);
@@ -45,12 +46,12 @@ impl Drop for Irqs {
 }
 
 #[derive(Clone, Copy)]
-pub struct Port(pub Domain);
+pub struct Port;
 impl Platform for Port {
     type Rcu = Domain;
     type Store = Disk;
     fn rcu(&self) -> &Domain {
-        &self.0
+        &Domain
     }
     fn shared(&self) -> &Shared {
         &SHARED
@@ -58,14 +59,14 @@ impl Platform for Port {
 }
 
 /// The core's state and its one hart begin.
-pub fn boot() -> Port {
+pub fn boot() {
     USED[0].fetch_or(1, Relaxed);
-    // SAFETY: (1) there is one hart, number 0; (2) it is online from here on; (3) `CPUS` is this domain's; (4) sections wait for
-    // nothing.
+    // SAFETY: (1) there is one hart, number 0; (2) it is online before anybody reads; (3) `CPUS` is this domain's; (4) verbs wait with
+    // interrupts on, sections have them off.
     let domain = Box::leak(Box::new(unsafe { Qsbr::new(&CPUS, Hart) }));
     // SAFETY: (1) nobody reads yet.
     unsafe { domain.online() };
-    Port(Domain(domain))
+    DOMAIN.store(domain, Release);
 }
 
 pub fn frames_in_use() -> u32 {
@@ -80,7 +81,7 @@ unsafe impl Frames for Port {
     fn alloc(&self) -> Option<FrameId> {
         // The lowest bit that is not set. Acquire: whoever freed it has done with it.
         let take =
-            |word: &AtomicU64| word.fetch_update(Acquire, Relaxed, |bits| (bits != u64::MAX).then_some(bits | (bits + 1))).ok();
+            |word: &AtomicU64| word.fetch_update(Acquire, Relaxed, |bits| (bits != u64::MAX).then(|| bits | (bits + 1))).ok();
         USED.iter().zip(0..).find_map(|(word, i)| Some(FrameId(64 * i + take(word)?.trailing_ones())))
     }
     fn free(&self, frame: FrameId) {
@@ -200,23 +201,29 @@ impl qsbr::Machine for Hart {
     fn cpu(&self) -> usize {
         0
     }
-    fn relax(&self, _round: u32) {}
-}
-impl Domain {
-    /// The hart returns to user mode: it holds nothing.
-    pub fn quiescent(&self) {
-        // SAFETY: (1) called outside of sections.
-        unsafe { self.0.quiescent() }
+    fn relax(&self, _round: u32) {
+        Domain.quiescent();
     }
 }
-/// The RCU domain's handle. A section, and each call, is of one hart: nothing may take a preempted verb to another meanwhile.
+
+/// The RCU domain's handle. A section is of one hart: with interrupts off, nothing takes a preempted verb to another meanwhile.
 #[derive(Clone, Copy)]
-pub struct Domain(pub &'static Qsbr<'static, Hart>);
-macro_rules! on_one_hart {
+pub struct Domain;
+impl Domain {
+    fn get(&self) -> &'static Qsbr<'static, Hart> {
+        // SAFETY: (1) leaked by `boot`, which comes first.
+        unsafe { &*DOMAIN.load(Acquire) }
+    }
+    /// This hart returns to user mode, or else holds nothing.
+    pub fn quiescent(&self) {
+        // SAFETY: (1) called outside of sections.
+        unsafe { self.get().quiescent() }
+    }
+}
+macro_rules! hand_on {
     ($($name:ident($($arg:ident: $of:ty)?) $(-> $to:ty)?;)*) => {
         $(fn $name(&self, $($arg: $of)?) $(-> $to)? {
-            let _irqs = irqs_off();
-            self.0.$name($($arg)?)
+            self.get().$name($($arg)?)
         })*
     };
 }
@@ -225,15 +232,15 @@ unsafe impl Rcu for Domain {
     type Guard<'r> = (QsbrGuard<'r, Hart>, Irqs);
     fn read(&self) -> Self::Guard<'_> {
         let irqs = irqs_off();
-        (self.0.read(), irqs)
+        (self.get().read(), irqs)
     }
     fn protects(&self, guard: &Self::Guard<'_>) -> bool {
-        self.0.protects(&guard.0)
+        self.get().protects(&guard.0)
     }
     unsafe fn defer(&self, head: core::ptr::NonNull<Head>) {
         let _irqs = irqs_off();
         // SAFETY: (1) the caller's contract is the callee's.
-        unsafe { self.0.defer(head) }
+        unsafe { self.get().defer(head) }
     }
-    on_one_hart! { cookie() -> Cookie; poll(cookie: Cookie) -> bool; drive(); batch() -> usize; backlog() -> usize; relieve(); synchronize(); }
+    hand_on! { cookie() -> Cookie; poll(cookie: Cookie) -> bool; drive(); batch() -> usize; backlog() -> usize; relieve(); synchronize(); }
 }

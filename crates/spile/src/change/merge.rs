@@ -22,6 +22,7 @@ pub enum Joins {
     /// On both.
     Both,
     /// With what is below alone: an expansion upwards.
+    #[cfg(feature = "linux")]
     Below,
     /// On none.
     None,

@@ -24,6 +24,7 @@ mod grow;
 mod map;
 mod merge;
 mod protect;
+#[cfg(feature = "linux")]
 mod relocate;
 mod unmap;
 
@@ -73,6 +74,7 @@ pub(crate) enum Whose {
     /// Those of the mapping that is there now.
     TheOlds,
     /// Brought along from elsewhere.
+    #[cfg(feature = "linux")]
     This(AnonId),
 }
 
@@ -97,6 +99,9 @@ impl From<NoMemory> for Unpublished {
     }
 }
 
+/// Mappings in the index.
+type Published<P, L> = [Option<NonNull<Vma<P, L>>>; 3];
+
 enum Unpublished {
     NoMemory,
     /// A fault set an identity that the plan relied on.
@@ -106,7 +111,7 @@ enum Unpublished {
 /// Mappings that were just published and that no fault may hold yet. The drop releases them.
 #[must_use = "dropping it lets faults in: zap or rewrite first"]
 pub(crate) struct Fresh<'c, P: Platform, L: Locking> {
-    vmas: [Option<NonNull<Vma<P, L>>>; 3],
+    vmas: Published<P, L>,
     /// Whether there was something in the range that was asked for.
     pub(crate) overlapped: bool,
     // No further change before these are released: they stay in the index until then.
@@ -205,7 +210,8 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         Plan { window, pieces, relied: [relied(left), relied(old), relied(right)] }
     }
 
-    fn publish(&mut self, at: Range, plan: Plan<P>) -> Result<([Option<NonNull<Vma<P, L>>>; 3], bool), Unpublished> {
+    /// The new mappings, and whether there was something in `at`.
+    fn publish(&mut self, at: Range, plan: Plan<P>) -> Result<(Published<P, L>, bool), Unpublished> {
         let mut boxes = [None, None, None];
         let mut usage = crate::usage::Delta::default();
         for (slot, piece) in boxes.iter_mut().zip(plan.pieces) {
@@ -235,25 +241,6 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 Ok(spare)
             }
             None => RcuBox::try_new(vma).map_err(|_| NoMemory),
-        }
-    }
-
-    /// Makes sure that the next `changes` changes find memory, if one of them only takes away and the others only add.
-    pub(crate) fn reserve(&mut self, changes: usize) -> Result<(), NoMemory> {
-        self.writer.reserve_changes(changes, SPARES).map_err(|_| NoMemory)?;
-        for spare in self.spares.iter_mut().filter(|spare| spare.is_none()) {
-            let nothing = Vma::new(Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
-            *spare = Some(RcuBox::try_new(nothing).map_err(|_| NoMemory)?);
-        }
-        Ok(())
-    }
-
-    /// Claims the mappings in `range` and waits until nobody holds them, without replacing them yet.
-    pub(crate) fn hold(&self, range: Range) {
-        for vma in self.iter(range) {
-            L::claim(&vma.lock);
-            vma.anon.close();
-            L::quiesce(self.mm, &vma.lock);
         }
     }
 
@@ -316,6 +303,7 @@ impl Whose {
         match self {
             Whose::Nobodys => AnonId::NONE,
             Whose::TheOlds => old.map_or(AnonId::NONE, Vma::anon),
+            #[cfg(feature = "linux")]
             Whose::This(id) => id,
         }
     }

@@ -1,13 +1,33 @@
 //! relocate: a mapping and its pages at another place.
 
-use super::{Change, Joins, New, NoMemory, Whose};
+use super::{Change, Joins, New, NoMemory, SPARES, Whose};
 use crate::addr::{PAGE_SHIFT, Range};
 use crate::locking::Locking;
 use crate::paging::Gather;
 use crate::platform::Platform;
-use crate::vma::{Attr, Backing, Flags};
+use crate::vma::{AnonId, Attr, Backing, Flags, Vma};
+use spile_rcu::RcuBox;
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Makes sure that the next `changes` changes find memory, if one of them only takes away and the others only add.
+    fn reserve(&mut self, changes: usize) -> Result<(), NoMemory> {
+        self.writer.reserve_changes(changes, SPARES).map_err(|_| NoMemory)?;
+        for spare in self.spares.iter_mut().filter(|spare| spare.is_none()) {
+            let nothing = Vma::new(Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
+            *spare = Some(RcuBox::try_new(nothing).map_err(|_| NoMemory)?);
+        }
+        Ok(())
+    }
+
+    /// Claims the mappings in `range` and waits until nobody holds them, without replacing them yet.
+    fn hold(&self, range: Range) {
+        for vma in self.iter(range) {
+            L::claim(&vma.lock);
+            vma.anon.close();
+            L::quiesce(self.mm, &vma.lock);
+        }
+    }
+
     /// Moves what is in `from`, which lies in one mapping, to `to`, where nothing is. If `to` is longer, the rest of it is new. With
     /// `keep` the mapping stays where it was too, without its pages. A fault at `to` waits until the pages are there.
     ///
@@ -32,7 +52,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         match (keep, whole == from) {
             (false, _) => drop(self.replace(from, None, Joins::None)?),
             // Without pages a mapping is nobody's.
-            (true, true) => self.restate(whole, &source, Whose::This(crate::AnonId::NONE))?,
+            (true, true) => self.restate(whole, &source, Whose::This(AnonId::NONE))?,
             (true, false) if source.flags.has(Flags::LOCKED) => self.restate(whole, &source, Whose::TheOlds)?,
             (true, false) => {}
         }

@@ -84,6 +84,7 @@ enum Failed<'m, P: Platform> {
     /// Somebody else changed the entry: look again.
     Again,
     Denied(Denied),
+    #[cfg_attr(not(feature = "file"), allow(dead_code, reason = "only files are read"))]
     Wait(Token<'m, P>),
 }
 

@@ -13,6 +13,7 @@
 //! Locks are taken from the root down, two at most; of two tables of one level, the lower frame number first.
 
 mod copy;
+mod each;
 mod gather;
 mod hold;
 mod install;

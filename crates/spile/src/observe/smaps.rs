@@ -1,0 +1,40 @@
+//! How much of a mapping is in memory: `/proc/PID/smaps`.
+
+use crate::addr::{PAGE_SHIFT, Range};
+use crate::locking::Locking;
+use crate::mm::Mm;
+use crate::platform::Platform;
+use crate::vma::Vma;
+
+/// Pages that are mapped, by kind. The zero frame is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// The mapping's own.
+    pub anon: u64,
+    /// A file's.
+    pub file: u64,
+}
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// The mapped pages of the mapping that covers `at`, as far as it covers them; none without one. Counts while faults go on.
+    pub fn resident(&self, at: u64) -> Option<(Range, Resident)> {
+        // The mapping's file must outlive the section in which it was found.
+        let (range, attr) = {
+            let section = spile_rcu::Rcu::read(self.platform().rcu());
+            let vma: &Vma<P, L> = self.index.find(&section, at)?;
+            (vma.range(), vma.attr().clone())
+        };
+        let mut resident = Resident::default();
+        let p = self.platform();
+        self.table.each_present(p, range, |at, pte| {
+            let page = attr.backing.page().wrapping_add((at - range.start()) >> PAGE_SHIFT);
+            if pte.frame == p.zero_frame() {
+            } else if attr.backing.has(p, page, pte.frame) {
+                resident.file += 1;
+            } else {
+                resident.anon += 1;
+            }
+        });
+        Some((range, resident))
+    }
+}
