@@ -228,7 +228,8 @@ pub trait Machine {
     /// that could. The core holds one while it has a table lock.
     type Pin;
 
-    /// Makes the promise; its drop ends it. Nests.
+    /// Makes the promise; its drop ends it. Nests: pins of one CPU end in the reverse order of their beginning, so that each may put back
+    /// what it found.
     fn pin(&self) -> Self::Pin;
 
     /// The number of the CPU that runs this.

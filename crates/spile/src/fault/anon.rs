@@ -5,26 +5,26 @@ use crate::addr::{Access, Prot};
 use crate::frame::Frame;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
-use crate::paging::Pte;
+use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 
 pub(super) fn fault<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
-    at: u64,
+    spot: &Spot<'_, P>,
     access: Access,
 ) -> Resolved<'m, P> {
     let (p, prot) = (mm.platform(), hold.vma().attr().prot);
     if access != Access::Write {
         // All readers of untouched memory share one frame, which nobody owns.
         let zero = Pte::new(p.zero_frame(), prot.without(Prot::W));
-        mm.table.install(p, at, zero, || hold.still_valid())?;
+        spot.install(zero, || hold.still_valid())?;
         return Ok(Done::Zero);
     }
     identify(mm, hold.vma())?;
     let frame = Frame::alloc(p).ok_or(Failed::Denied(super::Denied::NoMemory))?;
     p.zero(frame.id());
-    mm.table.install(p, at, own(frame.id(), prot), || hold.still_valid())?;
+    spot.install(own(frame.id(), prot), || hold.still_valid())?;
     frame.give();
     Ok(Done::Anon)
 }

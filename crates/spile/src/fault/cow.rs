@@ -4,7 +4,7 @@ use super::{Denied, Done, Failed, Resolved, identify, own};
 use crate::frame::Frame;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
-use crate::paging::Pte;
+use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use spile_sync::seeded;
 
@@ -13,7 +13,7 @@ use spile_sync::seeded;
 pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
-    at: u64,
+    spot: &Spot<'_, P>,
     seen: Pte,
 ) -> Resolved<'m, P> {
     let (p, prot) = (mm.platform(), hold.vma().attr().prot);
@@ -21,7 +21,7 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     // Asked again under the table's lock, where nobody can share the page: a fork claims the mapping first.
     let reuse = |now: Pte| is_sole(now).then(|| own(now.frame, prot));
     if is_sole(seen) || seeded!("reuse-a-shared-page") {
-        mm.table.upgrade(p, at, seen, || hold.still_valid(), reuse)?;
+        spot.upgrade(|| hold.still_valid(), reuse)?;
         return Ok(Done::Reused);
     }
     identify(mm, hold.vma())?;
@@ -30,7 +30,7 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
         zero if zero == p.zero_frame() => p.zero(frame.id()),
         other => p.copy(other, frame.id()),
     };
-    mm.table.replace(p, at, seen, own(frame.id(), prot), || hold.still_valid(), fill)?;
+    spot.replace(own(frame.id(), prot), || hold.still_valid(), fill)?;
     frame.give();
     Ok(Done::Copied)
 }

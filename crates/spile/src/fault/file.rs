@@ -6,7 +6,7 @@ use crate::backing::{File, Found};
 use crate::frame::Frame;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
-use crate::paging::Pte;
+use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use alloc::sync::Arc;
 
@@ -18,11 +18,11 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
     file: &Arc<File<P>>,
-    at: u64,
+    spot: &Spot<'_, P>,
     access: Access,
 ) -> Resolved<'m, P> {
     let p = mm.platform();
-    let (vma, page) = (hold.vma(), hold.vma().page_at(at));
+    let (vma, page) = (hold.vma(), hold.vma().page_at(spot.at()));
     let cached = match file.page(p, page) {
         Found::Here(frame) => frame,
         Found::Reading(token) => return Err(Failed::Wait(token)),
@@ -36,7 +36,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
         identify(mm, vma)?;
         let copy = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
         p.copy(cached.id(), copy.id());
-        mm.table.install(p, at, own(copy.id(), attr.prot), good)?;
+        spot.install(own(copy.id(), attr.prot), good)?;
         copy.give();
         return Ok(Done::Copied);
     }
@@ -46,10 +46,10 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     } else {
         Pte::new(cached.id(), attr.prot.without(Prot::W))
     };
-    mm.table.install(p, at, new, good)?;
+    spot.install(new, good)?;
     cached.give();
     if !write {
-        around(mm, hold, file, at);
+        around(mm, hold, file, spot.at());
     }
     Ok(if write { Done::Dirtied } else { Done::File })
 }
@@ -80,13 +80,13 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
     file: &Arc<File<P>>,
-    at: u64,
+    spot: &Spot<'_, P>,
     seen: Pte,
 ) -> Resolved<'m, P> {
-    let (p, page) = (mm.platform(), hold.vma().page_at(at));
+    let (p, page) = (mm.platform(), hold.vma().page_at(spot.at()));
     let prot = hold.vma().attr().prot;
     let good = || hold.still_valid() && file.still_has(p, page, seen.frame);
     file.set_dirty(p, page);
-    mm.table.upgrade(p, at, seen, good, |now| Some(own(now.frame, prot)))?;
+    spot.upgrade(good, |now| Some(own(now.frame, prot)))?;
     Ok(Done::Dirtied)
 }

@@ -151,14 +151,15 @@ fn resolve<'m, P: Platform, L: Locking>(
     if !access.allowed_by(attr.prot) {
         return Err(Failed::Denied(Denied::Protected));
     }
-    match (mm.table.peek(mm.platform(), page), &attr.backing) {
+    let spot = mm.table.spot(mm.platform(), page);
+    match (spot.seen(), &attr.backing) {
         (Some(pte), _) if access.allowed_by(pte.prot) => Ok(Done::Spurious),
         #[cfg(feature = "file")]
-        (Some(pte), Backing::File(file, _)) if attr.is_shared() => file::make_writable(mm, hold, file, page, pte),
-        (Some(pte), _) => cow::make_writable(mm, hold, page, pte),
-        (None, Backing::Anon(_)) => anon::fault(mm, hold, page, access),
+        (Some(pte), Backing::File(file, _)) if attr.is_shared() => file::make_writable(mm, hold, file, &spot, pte),
+        (Some(pte), _) => cow::make_writable(mm, hold, &spot, pte),
+        (None, Backing::Anon(_)) => anon::fault(mm, hold, &spot, access),
         #[cfg(feature = "file")]
-        (None, Backing::File(file, _)) => file::fault(mm, hold, file, page, access),
+        (None, Backing::File(file, _)) => file::fault(mm, hold, file, &spot, access),
         (None, Backing::Never(never, _)) => match *never {},
     }
 }

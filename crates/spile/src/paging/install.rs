@@ -3,8 +3,8 @@
 //! **Guarantee.** Nothing is written unless, under the lock of the entry's table, the caller's hold is good, the table is linked and the
 //! entry is as it was when the caller decided. Two faults on one page: one installs, the other is told.
 //!
-//! **Mechanism.** Walk without locks, linking tables where they are missing (each under its parent's lock, asking the caller's
-//! hold, P2); lock the last; ask (P1); write.
+//! **Mechanism.** Walk without locks to the [`Spot`]; link tables where they are missing (each under its parent's lock, asking the
+//! caller's hold, P2); lock the last; ask (P1); write.
 
 use super::table::{Locked, index};
 use super::{Gather, LEVELS, PageTable, Pte};
@@ -61,21 +61,57 @@ impl<P: Platform> PageTable<P> {
             }
         }
     }
+}
 
-    /// Locks the table of `at`, linking it if need be, and calls `write` with the entry's place once the caller's hold has been
-    /// found good and the entry like `seen`.
-    fn with_entry<T>(
-        &self,
-        p: &P,
-        at: u64,
-        seen: Option<Pte>,
-        good: impl Fn() -> bool,
-        write: impl FnOnce(&Locked<'_, P>, usize) -> Result<T, Lost>,
-    ) -> Result<T, Lost> {
-        let _section = p.rcu().read();
+/// Where a page's entry is, and what was in it: found by one walk, in a read section that lasts as long as this.
+pub struct Spot<'t, P: Platform> {
+    p: &'t P,
+    tables: &'t PageTable<P>,
+    at: u64,
+    leaf: Option<FrameId>,
+    seen: Option<Pte>,
+    _section: <P::Rcu as Rcu>::Guard<'t>,
+}
+
+impl<P: Platform> PageTable<P> {
+    /// Walks to the entry of `at`, a page's address.
+    #[inline]
+    pub fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
+        let section = p.rcu().read();
+        let leaf = self.leaf(p, at);
+        let seen = leaf.and_then(|leaf| p.decode(p.table(leaf).load(index(at, 0))));
+        Spot { p, tables: self, at, leaf, seen, _section: section }
+    }
+}
+
+impl<'t, P: Platform> Spot<'t, P> {
+    /// The page's address.
+    #[cfg(feature = "file")]
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The entry, as it was when it was walked to.
+    #[inline]
+    pub fn seen(&self) -> Option<Pte> {
+        self.seen
+    }
+
+    /// Locks the entry's table, linking it if need be. Returns when the caller's hold has been found good and the entry as it was seen.
+    #[inline]
+    fn lock(&self, good: impl Fn() -> bool) -> Result<(Locked<'t, P>, usize), Lost> {
+        let (p, i) = (self.p, index(self.at, 0));
+        let mut leaf = self.leaf;
         let locked = loop {
-            let Some(leaf) = self.leaf_or_link(p, at, &good)? else { continue };
-            if let Some(locked) = Self::lock(p, leaf) {
+            let table = match leaf.take() {
+                Some(table) => table,
+                None => match self.tables.leaf_or_link(p, self.at, &good)? {
+                    Some(table) => table,
+                    None => continue,
+                },
+            };
+            // P3: one that was detached meanwhile is walked round.
+            if let Some(locked) = PageTable::lock(p, table) {
                 break locked;
             }
         };
@@ -83,36 +119,78 @@ impl<P: Platform> PageTable<P> {
         if !good() && !seeded!("p1-install-blindly") {
             return Err(Lost::Stale);
         }
-        let i = index(at, 0);
-        let as_seen = match (seen, locked.get(i)) {
+        let as_seen = match (self.seen, locked.get(i)) {
             (None, None) => true,
             (Some(seen), Some(now)) => seen.is_like(now),
             _ => false,
         };
-        if !as_seen && !seeded!("p1-ignore-the-entry") {
-            return Err(Lost::Changed);
-        }
-        write(&locked, i)
+        if as_seen || seeded!("p1-ignore-the-entry") { Ok((locked, i)) } else { Err(Lost::Changed) }
     }
 
-    /// Fills the empty entry of `at`. The table gets the caller's hold on the frame; on an error the caller keeps it.
+    /// Fills the entry, which was seen empty. The table gets the caller's hold on the frame; on an error the caller keeps it.
     ///
     /// # Errors
     ///
     /// [`Lost`]; nothing was changed, save that tables may have been linked.
-    pub fn install(&self, p: &P, at: u64, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
-        self.with_entry(p, at, None, good, |table, i| {
-            if !p.commit(self.space, at, None, Some(new)) {
-                return Err(Lost::Changed);
-            }
-            if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
-                table.empty(i);
-            }
-            table.fill(i, p.encode(new));
-            Ok(())
-        })
+    #[inline]
+    pub fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
+        debug_assert!(self.seen.is_none(), "a page is replaced, not installed");
+        let (table, i) = self.lock(good)?;
+        if !self.p.commit(self.tables.space, self.at, None, Some(new)) {
+            return Err(Lost::Changed);
+        }
+        if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
+            table.empty(i);
+        }
+        table.fill(i, self.p.encode(new));
+        Ok(())
     }
 
+    /// Lets the entry, which was seen in use, pass more: `allow` is asked under the lock and says what it shall be. Nothing is
+    /// flushed: a CPU that has the old entry faults once and finds this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`]; nothing was changed. `Changed` also where `allow` declines.
+    pub fn upgrade(&self, good: impl Fn() -> bool, allow: impl Fn(Pte) -> Option<Pte>) -> Result<(), Lost> {
+        let (table, i) = self.lock(good)?;
+        let old = table.get(i).ok_or(Lost::Changed)?;
+        let new = allow(old).ok_or(Lost::Changed)?;
+        if !self.p.commit(self.tables.space, self.at, Some(old), Some(new)) {
+            return Err(Lost::Changed);
+        }
+        table.edit(i, |now| Pte { accessed: now.accessed || new.accessed, dirty: now.dirty || new.dirty, ..new });
+        Ok(())
+    }
+
+    /// Puts another page in the place of the one that was seen (P5): the entry is emptied, every CPU has forgotten it, `fill` is
+    /// called to bring the new page up to date, and only then the new one is shown; all under the table's lock, which is spun for
+    /// with `relax`. The table gives up its hold on the old frame and gets the caller's on the new; on an error the caller keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`]; nothing was changed.
+    pub fn replace(&self, new: Pte, good: impl Fn() -> bool, fill: impl FnOnce()) -> Result<(), Lost> {
+        let (p, at, space) = (self.p, self.at, self.tables.space);
+        let mut gather = Gather::new(p, self.tables);
+        let (table, i) = self.lock(good)?;
+        let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
+        let committed = p.commit(space, at, Some(old), None);
+        debug_assert!(committed, "only installs are refused");
+        gather.changed(Range::page_of(at));
+        gather.frame(old.frame);
+        if !seeded!("p5-set-before-flush") {
+            gather.flush();
+        }
+        fill();
+        let committed = p.commit(space, at, None, Some(new));
+        debug_assert!(committed, "nobody else is here");
+        table.fill(i, p.encode(new));
+        Ok(())
+    }
+}
+
+impl<P: Platform> PageTable<P> {
     /// Fills what entries of `around` are empty with what `page` gives for them, all in the table of one leaf, as far as they lie
     /// in it. Stops where the caller's hold is no longer good. Never links, never waits: for pages that nobody asked for.
     pub fn install_around(&self, p: &P, around: Range, good: impl Fn() -> bool, mut page: impl FnMut(u64) -> Option<Pte>) {
@@ -135,56 +213,5 @@ impl<P: Platform> PageTable<P> {
                 }
             }
         }
-    }
-
-    /// Lets the entry of `at`, which is like `seen`, pass more: `allow` is asked under the lock and says what it shall be.
-    /// Nothing is flushed: a CPU that has the old entry faults once and finds this one.
-    ///
-    /// # Errors
-    ///
-    /// [`Lost`]; nothing was changed. `Changed` also where `allow` declines.
-    pub fn upgrade(
-        &self,
-        p: &P,
-        at: u64,
-        seen: Pte,
-        good: impl Fn() -> bool,
-        allow: impl Fn(Pte) -> Option<Pte>,
-    ) -> Result<(), Lost> {
-        self.with_entry(p, at, Some(seen), good, |table, i| {
-            let old = table.get(i).ok_or(Lost::Changed)?;
-            let new = allow(old).ok_or(Lost::Changed)?;
-            if !p.commit(self.space, at, Some(old), Some(new)) {
-                return Err(Lost::Changed);
-            }
-            table.edit(i, |now| Pte { accessed: now.accessed || new.accessed, dirty: now.dirty || new.dirty, ..new });
-            Ok(())
-        })
-    }
-
-    /// Puts another page in the place of `seen` (P5): the entry is emptied, every CPU has forgotten it, `fill` is called to bring the
-    /// new page up to date, and only then the new one is shown; all under the table's lock, which is spun for with `relax`.
-    /// The table gives up its hold on the old frame and gets the caller's on the new; on an error the caller keeps it.
-    ///
-    /// # Errors
-    ///
-    /// [`Lost`]; nothing was changed.
-    pub fn replace(&self, p: &P, at: u64, seen: Pte, new: Pte, good: impl Fn() -> bool, fill: impl FnOnce()) -> Result<(), Lost> {
-        let mut gather = Gather::new(p, self);
-        self.with_entry(p, at, Some(seen), good, |table, i| {
-            let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
-            let committed = p.commit(self.space, at, Some(old), None);
-            debug_assert!(committed, "only installs are refused");
-            gather.changed(Range::page_of(at));
-            gather.frame(old.frame);
-            if !seeded!("p5-set-before-flush") {
-                gather.flush();
-            }
-            fill();
-            let committed = p.commit(self.space, at, None, Some(new));
-            debug_assert!(committed, "nobody else is here");
-            table.fill(i, p.encode(new));
-            Ok(())
-        })
     }
 }

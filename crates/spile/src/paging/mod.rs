@@ -25,7 +25,7 @@ mod table;
 mod zap;
 
 pub use gather::{Dispatched, Gather, Issued};
-pub use install::Lost;
+pub use install::{Lost, Spot};
 pub(crate) use limbo::Limbo;
 pub use pte::Pte;
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};

@@ -51,12 +51,14 @@ impl<P: Platform> PageTable<P> {
     }
 
     fn relocate_batch(&self, p: &P, source: crate::FrameId, from: Range, to: Range, gather: &mut Gather<'_, P>) {
-        let (source, target) = loop {
+        // Unlocked in the reverse order, as pins demand.
+        let (low, high) = loop {
             let Ok(Some(target)) = self.leaf_or_link(p, to.start(), &|| true) else { continue };
             let Some(pair) = Self::lock_two(p, source, target) else { continue };
             break pair;
         };
-        let target = target.as_ref().unwrap_or(&source);
+        let high = high.as_ref().unwrap_or(&low);
+        let (source, target) = if low.frame == source { (&low, high) } else { (high, &low) };
         let mut moved = [None::<Pte>; BATCH];
         for (slot, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
             if source.raw(index(at, 0)) != 0 {
@@ -80,11 +82,8 @@ impl<P: Platform> PageTable<P> {
 
     /// Locks two tables of one level, the lower frame first; the second is none if they are one.
     fn lock_two(p: &P, one: crate::FrameId, two: crate::FrameId) -> Option<(Locked<'_, P>, Option<Locked<'_, P>>)> {
-        if one == two {
-            return Some((Self::lock(p, one)?, None));
-        }
         let low = Self::lock(p, one.min(two))?;
-        let high = Self::lock(p, one.max(two))?;
-        Some(if one < two { (low, Some(high)) } else { (high, Some(low)) })
+        let high = if one == two { None } else { Some(Self::lock(p, one.max(two))?) };
+        Some((low, high))
     }
 }

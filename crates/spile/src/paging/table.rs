@@ -4,7 +4,6 @@ use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
 use crate::paging::Pte;
 use crate::platform::Platform;
 use core::marker::PhantomData;
-use spile_rcu::Rcu;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::lock::{TryLock, TryLockGuard};
 use spile_sync::{order, seeded};
@@ -253,8 +252,6 @@ impl<P: Platform> PageTable<P> {
 
     /// The entry of `at`, without a lock: what it was at some moment of this call.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
-        let _section = p.rcu().read();
-        let leaf = self.leaf(p, at)?;
-        p.decode(p.table(leaf).load(index(at, 0)))
+        self.spot(p, at).seen()
     }
 }
