@@ -175,6 +175,9 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             match self.fault(at, access) {
                 Outcome::Done(done) => return Ok(done),
                 Outcome::Denied(denied) => return Err(denied),
+                #[cfg(feature = "linux")]
+                Outcome::Grow => self.grow(at, |added, whole| self.may_grow(added, whole))?,
+                #[cfg(not(feature = "linux"))]
                 Outcome::Grow => self.grow(at, |_, _| true)?,
                 Outcome::Wait(token) => token.wait(),
             }
@@ -331,11 +334,11 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
 impl<P: Platform, L: Locking> Drop for Mm<P, L> {
     /// exit: nobody is left. Frees pages and tables; waits for no grace period.
     fn drop(&mut self) {
-        if self.index.writer_mut().iter(spile_maple::Span::ALL).next().is_some() {
-            let all = Range::of(0, TABLE_END);
-            self.zap(all);
-            drop(self.index.writer_mut().clear());
+        // Tables may be there that no mapping needs: of faults that found no frame.
+        if self.table.is_in_use(&self.platform) {
+            self.zap(Range::of(0, TABLE_END));
         }
+        drop(self.index.writer_mut().clear());
         self.table.destroy(&self.platform);
         self.relieve();
     }

@@ -1,6 +1,6 @@
 //! Limits of a process, and what counts against them.
 
-use crate::addr::{PAGE_SHIFT, Prot};
+use crate::addr::{PAGE_SHIFT, Prot, Range};
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -75,6 +75,13 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Whether `pages` more may be locked.
     pub(super) fn may_lock(&self, pages: u64) -> bool {
         self.usage.get(Kind::Locked) + pages <= self.limits().pages(Limit::Locked)
+    }
+
+    /// Whether a mapping that grows may take in `added`, and be `whole` bytes long.
+    pub(crate) fn may_grow(&self, added: Range, whole: u64) -> bool {
+        let limits = self.limits();
+        let total = self.usage.get(Kind::Total) + added.pages();
+        added.start() >= super::MIN_ADDR && whole <= limits.get(Limit::Stack) && total <= limits.pages(Limit::AddressSpace)
     }
 
     /// Whether nothing at all may be locked.

@@ -1,6 +1,6 @@
 //! mmap(2).
 
-use super::{Errno, Opened, TASK_SIZE, map, page_align};
+use super::{Errno, MIN_ADDR, Opened, TASK_SIZE, map, page_align};
 use crate::addr::{PAGE, PAGE_SHIFT, Prot, Range};
 use crate::backing::File;
 use crate::change::Change;
@@ -8,9 +8,6 @@ use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::{Attr, Backing, Flags};
-
-/// `vm.mmap_min_addr`: nothing may be mapped below.
-const MIN_ADDR: u64 = 16 * PAGE;
 
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// Maps `len` bytes of `file`, from `offset` on, or of anonymous memory, and says where. `prot` and `flags` are Linux's. With

@@ -53,6 +53,9 @@ impl State {
 /// One past the highest address a program may map: Linux's `TASK_SIZE`.
 const TASK_SIZE: u64 = TABLE_END / 2 - PAGE;
 
+/// `vm.mmap_min_addr`: nothing may be mapped below.
+const MIN_ADDR: u64 = 16 * PAGE;
+
 /// Rounds up to whole pages; wraps to 0 at the top, as Linux's does.
 const fn page_align(len: u64) -> u64 {
     len.wrapping_add(PAGE - 1) & !(PAGE - 1)

@@ -122,6 +122,11 @@ impl<P: Platform> PageTable<P> {
         true
     }
 
+    /// Whether there is any table but the topmost.
+    pub(crate) fn is_in_use(&self, p: &P) -> bool {
+        !Self::seems_empty(p, self.root)
+    }
+
     /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
     pub(crate) fn destroy(&self, p: &P) {
         debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
