@@ -89,10 +89,6 @@ impl Range {
         Self { start, end }
     }
 
-    pub(crate) const fn of_span(span: Span) -> Self {
-        Self::of(span.first(), span.last() + 1)
-    }
-
     pub(crate) fn span(self) -> Span {
         Span::new(self.start, self.end - 1).expect("a range is not empty")
     }

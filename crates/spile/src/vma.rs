@@ -146,15 +146,19 @@ impl<P: Platform> Backing<P> {
         }
     }
 
-    /// Whether `next` goes on where this ends after `pages`.
-    pub(crate) fn continues_into(&self, pages: u64, next: &Self) -> bool {
-        let row = self.page().wrapping_add(pages) == next.page();
-        match (self, next) {
-            (Backing::Anon(_), Backing::Anon(_)) => row,
+    /// Whether both are anonymous, or the same file.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Backing::Anon(_), Backing::Anon(_)) => true,
             #[cfg(feature = "file")]
-            (Backing::File(a, _), Backing::File(b, _)) => row && Arc::ptr_eq(a, b),
+            (Backing::File(a, _), Backing::File(b, _)) => Arc::ptr_eq(a, b),
             _ => false,
         }
+    }
+
+    /// Whether `next` goes on where this ends after `pages`.
+    pub(crate) fn continues_into(&self, pages: u64, next: &Self) -> bool {
+        self.is_same(next) && self.page().wrapping_add(pages) == next.page()
     }
 
     /// Whether `frame` is `page` of the file that it is, if it is one.
@@ -209,12 +213,17 @@ impl<P: Platform> Attr<P> {
 
     /// The same, for a part that begins `bytes` further on.
     pub(crate) fn skip(&self, bytes: u64) -> Self {
-        Self { backing: self.backing.skip(bytes >> PAGE_SHIFT), ..self.clone() }
+        self.skip_pages(bytes >> PAGE_SHIFT)
+    }
+
+    /// The same, by pages; downwards if they wrap.
+    pub(crate) fn skip_pages(&self, pages: u64) -> Self {
+        Self { prot: self.prot, flags: self.flags, backing: self.backing.skip(pages), name: self.name.clone() }
     }
 
     /// The same, for a part that begins `bytes` further down.
     pub(crate) fn lower(&self, bytes: u64) -> Self {
-        Self { backing: self.backing.skip((bytes >> PAGE_SHIFT).wrapping_neg()), ..self.clone() }
+        self.skip_pages((bytes >> PAGE_SHIFT).wrapping_neg())
     }
 
     /// Whether stores are seen by others who map the same.

@@ -24,8 +24,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 /// Pages of the region.
 pub const PAGES: usize = 2048;
-/// Pages of the pool: the first, which stays full of zeros, and twice the region, for a snapshot's sake.
-const FRAMES: usize = 1 + 2 * PAGES;
+pub const THREADS: u64 = 4;
+/// Pages of the pool: the first, which stays full of zeros; the region and a snapshot; and one for each fault that comes second.
+const FRAMES: usize = 1 + 2 * PAGES + THREADS as usize;
 const TABLES: usize = 64;
 const BEDS: usize = 64;
 pub const SIZE: usize = PAGE as usize;
@@ -247,7 +248,15 @@ impl Machine for Uffd {
         let before = bed.load(Acquire);
         if still() {
             // SAFETY: (1) a word of ours; it sleeps only while the word is what it was before `still` was asked.
-            unsafe { libc::syscall(libc::SYS_futex, bed.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, before, null::<c_void>()) };
+            unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    bed.as_ptr(),
+                    libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                    before,
+                    null::<c_void>(),
+                )
+            };
         }
     }
     fn wake(&self, key: usize) {
@@ -300,7 +309,8 @@ extern "C" fn on_sigbus(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
             DENIED.fetch_add(1, Relaxed);
             yield_now();
         }
-        Outcome::Denied(_) | Outcome::Grow => die("an access to unmapped memory, or there are no frames", libc::EFAULT),
+        Outcome::Denied(Denied::NoMemory) => die("a fault without a frame", libc::ENOMEM),
+        Outcome::Denied(_) | Outcome::Grow => die("an access to unmapped memory", libc::EFAULT),
     }
     // SAFETY: (2) as above.
     unsafe { *libc::__errno_location() = errno };

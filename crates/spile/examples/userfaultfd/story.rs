@@ -1,11 +1,10 @@
 //! What the process does with its memory, and what must be true of it.
 
-use crate::host::{DENIED, FAULTS, Host, MM, PAGES, SIZE, Uffd, handle_faults, host, mmap};
+use crate::host::{DENIED, FAULTS, Host, MM, PAGES, THREADS, Uffd, handle_faults, host, mmap};
 use spile::{Access, Attr, Denied, Layout, Mm, Outcome, PAGE, Place, Prot, Range, VmaRefcount};
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
-const THREADS: u64 = 4;
 const ROUNDS: u64 = 12;
 
 type Space = Mm<Uffd, VmaRefcount>;
@@ -149,6 +148,5 @@ pub fn run() -> Result<(), String> {
         WRONG.load(Relaxed)
     );
     assert_eq!(WRONG.load(Relaxed), 0);
-    let _ = SIZE;
     Ok(())
 }

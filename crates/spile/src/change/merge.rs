@@ -30,9 +30,9 @@ pub enum Joins {
 
 /// Whether `middle` merges with what is below and above.
 pub(super) fn decide<P: Platform>(
-    below: Option<&Piece<P>>,
-    middle: &Piece<P>,
-    above: Option<&Piece<P>>,
+    below: Option<&Piece<'_, P>>,
+    middle: &Piece<'_, P>,
+    above: Option<&Piece<'_, P>>,
     joins: Joins,
 ) -> (bool, bool) {
     let with_below =
@@ -48,14 +48,27 @@ pub(super) fn decide<P: Platform>(
     (with_below, with_above && (!with_below || both_fit()))
 }
 
-fn are_alike<P: Platform>(low: &Piece<P>, high: &Piece<P>) -> bool {
-    let (a, b) = (&low.attr, &high.attr);
+/// What `middle` becomes with the neighbours that merge with it.
+pub(super) fn joined<'a, P: Platform>(
+    below: Option<Piece<'a, P>>,
+    middle: Piece<'a, P>,
+    above: Option<Piece<'a, P>>,
+) -> Piece<'a, P> {
+    let range = [below, above].into_iter().flatten().fold(middle.range, |range, piece| range.around(piece.range));
+    let anon = [Some(middle), below, above].into_iter().flatten().map(|piece| piece.anon).find(|anon| anon.is_some());
+    let start = below.unwrap_or(middle);
+    Piece { range, anon: anon.unwrap_or(AnonId::NONE), ..start }
+}
+
+fn are_alike<P: Platform>(low: &Piece<'_, P>, high: &Piece<'_, P>) -> bool {
+    let (a, b) = (low.attr, high.attr);
     a.prot == b.prot
         && a.flags == b.flags
         && !a.flags.has(Flags::SPECIAL)
         && a.name == b.name
         && low.range.end() == high.range.start()
-        && a.backing.continues_into(low.range.pages(), &b.backing)
+        && a.backing.is_same(&b.backing)
+        && low.page().wrapping_add(low.range.pages()) == high.page()
 }
 
 /// Whether pages of both identities may be in one mapping. `kept` is the neighbour's.
@@ -73,4 +86,11 @@ fn may_share(kept: AnonId, new: AnonId) -> bool {
 /// Whether they are the same, which inheritance does not change.
 fn is_one(a: AnonId, b: AnonId) -> bool {
     a == b
+}
+
+impl<P: Platform> Piece<'_, P> {
+    /// The number of its first page.
+    fn page(&self) -> u64 {
+        self.attr.backing.page().wrapping_add(self.skip)
+    }
 }

@@ -31,12 +31,14 @@ mod unmap;
 pub(crate) use grow::Ungrown;
 pub use merge::Joins;
 
-use crate::addr::Range;
+use crate::addr::{PAGE_SHIFT, Range};
 use crate::index::{IndexWriter, VmaBox};
 use crate::locking::{Exclusive, Locking};
 use crate::mm::Mm;
 use crate::platform::Platform;
+use crate::usage::Delta;
 use crate::vma::{AnonId, Attr, Vma};
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use spile_maple::{Refused, Span};
 use spile_rcu::RcuBox;
@@ -78,35 +80,66 @@ pub(crate) enum Whose {
     This(AnonId),
 }
 
-/// A mapping to be made.
-struct Piece<P: Platform> {
+/// A part of a mapping that is or shall be: `attr` is what begins `skip` pages before it.
+struct Piece<'a, P: Platform> {
     range: Range,
-    attr: Attr<P>,
+    attr: &'a Attr<P>,
+    skip: u64,
     anon: AnonId,
 }
 
-/// What a change of one range will replace, and by what.
-struct Plan<P: Platform> {
-    window: Range,
-    pieces: [Option<Piece<P>>; 3],
-    /// The identities that the plan relies on, by the start of their mapping.
-    relied: [Option<(u64, AnonId)>; 3],
-}
-
-impl From<NoMemory> for Unpublished {
-    fn from(_: NoMemory) -> Self {
-        Unpublished::NoMemory
+impl<P: Platform> Clone for Piece<'_, P> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
+impl<P: Platform> Copy for Piece<'_, P> {}
+
+/// A mapping, and its identity when it was looked at.
+struct Seen<'a, P: Platform, L: Locking> {
+    vma: &'a Vma<P, L>,
+    anon: AnonId,
+}
+
+impl<P: Platform, L: Locking> Clone for Seen<'_, P, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform, L: Locking> Copy for Seen<'_, P, L> {}
+
+/// What lies at a range and touches it.
+struct Around<'a, P: Platform, L: Locking> {
+    /// The mapping that covers or touches the range from below.
+    below: Option<Seen<'a, P, L>>,
+    /// The first mapping within.
+    first: Option<Seen<'a, P, L>>,
+    /// The mapping that covers or touches it from above.
+    above: Option<Seen<'a, P, L>>,
+}
+
+impl<P: Platform, L: Locking> Clone for Around<'_, P, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform, L: Locking> Copy for Around<'_, P, L> {}
+
+/// What a change of one range will replace, and by what.
+struct Plan<'a, P: Platform, L: Locking> {
+    window: Range,
+    pieces: [Option<Piece<'a, P>>; 3],
+    around: Around<'a, P, L>,
+}
+
+/// Mappings that are not yet in the index.
+type Boxes<P, L> = [Option<(Span, VmaBox<P, L>)>; 3];
+
 /// Mappings in the index.
 type Published<P, L> = [Option<NonNull<Vma<P, L>>>; 3];
-
-enum Unpublished {
-    NoMemory,
-    /// A fault set an identity that the plan relied on.
-    Raced,
-}
 
 /// Mappings that were just published and that no fault may hold yet. The drop releases them.
 #[must_use = "dropping it lets faults in: zap or rewrite first"]
@@ -115,7 +148,7 @@ pub(crate) struct Fresh<'c, P: Platform, L: Locking> {
     /// Whether there was something in the range that was asked for.
     pub(crate) overlapped: bool,
     // No further change before these are released: they stay in the index until then.
-    _change: core::marker::PhantomData<&'c mut P>,
+    _change: PhantomData<&'c mut P>,
 }
 
 impl<P: Platform, L: Locking> Drop for Fresh<'_, P, L> {
@@ -163,105 +196,22 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     /// [`NoMemory`]; nothing was changed.
     pub(crate) fn replace(&mut self, at: Range, new: Option<&New<P>>, joins: Joins) -> Result<Fresh<'_, P, L>, NoMemory> {
         loop {
-            let plan = self.plan(at, new, joins);
-            match self.publish(at, plan) {
-                Ok((vmas, overlapped)) => return Ok(Fresh { vmas, overlapped, _change: core::marker::PhantomData }),
-                Err(Unpublished::Raced) => {}
-                Err(Unpublished::NoMemory) => return Err(NoMemory),
+            let plan = plan(&self.writer, at, new, joins);
+            let mut usage = Delta::default();
+            let boxes = make(&mut self.spares, &plan, &mut usage)?;
+            let (window, overlapped) = (plan.window, plan.around.first.is_some());
+            if !claim(&self.writer, &plan, &mut usage) {
+                self.unclaim(window);
+                continue;
             }
+            let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|(_, vma)| NonNull::from(&**vma)));
+            self.publish(window, boxes)?;
+            self.mm.usage.apply(&usage);
+            return Ok(Fresh { vmas, overlapped, _change: PhantomData });
         }
     }
 
-    fn plan(&self, at: Range, new: Option<&New<P>>, joins: Joins) -> Plan<P> {
-        let left = at.start().checked_sub(1).and_then(|before| self.at(before));
-        let right = self.at(at.end());
-        let old = new.filter(|new| new.whose == Whose::TheOlds).and_then(|_| self.iter(at).next());
-        let cut = |vma: &Vma<P, L>, range: Range| Piece {
-            range,
-            attr: vma.attr().skip(range.start() - vma.range().start()),
-            anon: vma.anon(),
-        };
-        let mut below = left.and_then(|left| Some(cut(left, left.range().below(at.start())?)));
-        let mut above = right.and_then(|right| Some(cut(right, right.range().above(at.end())?)));
-        let relied = |vma: Option<&Vma<P, L>>| vma.map(|vma| (vma.range().start(), vma.anon()));
-        let mut middle = new.map(|new| Piece { range: at, attr: new.attr.clone(), anon: new.whose.id(old) });
-        let (with_below, with_above) = match &middle {
-            Some(middle) => merge::decide(below.as_ref(), middle, above.as_ref(), joins),
-            None => (false, false),
-        };
-        if let Some(middle) = &mut middle {
-            if with_below {
-                middle.take_below(below.take());
-            }
-            if with_above {
-                middle.take_above(above.take());
-            }
-        }
-        // A neighbour that neither merges nor is cut stays as it is.
-        let cut_below = left.is_some_and(|left| left.range().end() > at.start());
-        let cut_above = right.is_some_and(|right| right.range().start() < at.end());
-        let mut window = at;
-        for (vma, taken) in [(left, cut_below || with_below), (right, cut_above || with_above)] {
-            if let Some(vma) = vma.filter(|_| taken) {
-                window = window.around(vma.range());
-            }
-        }
-        let pieces = [below.filter(|_| cut_below), middle, above.filter(|_| cut_above)];
-        Plan { window, pieces, relied: [relied(left), relied(old), relied(right)] }
-    }
-
-    /// The new mappings, and whether there was something in `at`.
-    fn publish(&mut self, at: Range, plan: Plan<P>) -> Result<(Published<P, L>, bool), Unpublished> {
-        let mut boxes = [None, None, None];
-        let mut usage = crate::usage::Delta::default();
-        for (slot, piece) in boxes.iter_mut().zip(plan.pieces) {
-            if let Some(Piece { range, attr, anon }) = piece {
-                usage.add(range, &attr);
-                *slot = Some((range.span(), self.boxed(Vma::new(range, attr, anon))?));
-            }
-        }
-        let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|(_, vma)| NonNull::from(&**vma)));
-        let mut overlapped = false;
-        let claimed = self.claim(plan.window, &plan.relied, |vma| {
-            overlapped |= vma.range().overlap(at).is_some();
-            usage.remove(vma.range(), vma.attr());
-        });
-        if !claimed {
-            return Err(Unpublished::Raced);
-        }
-        self.publish_claimed(plan.window.span(), boxes)?;
-        self.mm.usage.apply(&usage);
-        Ok((vmas, overlapped))
-    }
-
-    fn boxed(&mut self, vma: Vma<P, L>) -> Result<VmaBox<P, L>, NoMemory> {
-        match self.spares.iter_mut().find_map(Option::take) {
-            Some(mut spare) => {
-                *spare = vma;
-                Ok(spare)
-            }
-            None => RcuBox::try_new(vma).map_err(|_| NoMemory),
-        }
-    }
-
-    /// Claims every mapping in `window`. False, and undone, if an identity is no longer what was relied on.
-    fn claim(&self, window: Range, relied: &[Option<(u64, AnonId)>; 3], mut each: impl FnMut(&Vma<P, L>)) -> bool {
-        let mut as_relied = true;
-        for vma in self.iter(window) {
-            if !seeded!("publish-without-claim") {
-                L::claim(&vma.lock);
-            }
-            let anon = vma.anon.close();
-            let start = vma.range().start();
-            as_relied &= relied.iter().flatten().all(|(at, was)| *at != start || *was == anon);
-            each(vma);
-        }
-        if !as_relied {
-            self.unclaim(window);
-        }
-        as_relied
-    }
-
+    /// Lets go of what is claimed in `window`.
     pub(crate) fn unclaim(&self, window: Range) {
         for vma in self.iter(window) {
             vma.anon.reopen();
@@ -270,20 +220,17 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     }
 
     /// One store in the index; then nobody holds what was displaced.
-    fn publish_claimed(&mut self, window: Span, boxes: [Option<(Span, VmaBox<P, L>)>; 3]) -> Result<(), Unpublished> {
+    fn publish(&mut self, window: Range, boxes: Boxes<P, L>) -> Result<(), NoMemory> {
         let mm = self.mm;
-        let mut boxes = boxes.into_iter().flatten().map(|(span, vma)| (span, Some(vma)));
+        let span = window.span();
         macro_rules! replace {
-            ($($piece:expr),*) => {
-                match self.writer.replace(window, [$($piece),*]) {
-                    Ok(displaced) => {
-                        displaced.inspect(|_, vma| L::quiesce(mm, &vma.lock));
-                        Ok(())
-                    }
-                    Err(rejected) => Err(rejected.why),
-                }
+            ($($piece:ident),*) => {
+                self.writer.replace(span, [$(($piece.0, Some($piece.1))),*]).map(|displaced| {
+                    displaced.inspect(|_, vma| L::quiesce(mm, &vma.lock));
+                }).map_err(|rejected| rejected.why)
             };
         }
+        let mut boxes = boxes.into_iter().flatten();
         let published = match (boxes.next(), boxes.next(), boxes.next()) {
             (Some(a), Some(b), Some(c)) => replace!(a, b, c),
             (Some(a), Some(b), None) => replace!(a, b),
@@ -292,35 +239,129 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         };
         published.map_err(|why| {
             debug_assert_eq!(why, Refused::NoMemory, "a window covers what it cuts");
-            self.unclaim(Range::of_span(window));
-            Unpublished::NoMemory
+            self.unclaim(window);
+            NoMemory
         })
     }
 }
 
-impl Whose {
-    fn id<P: Platform, L: Locking>(self, old: Option<&Vma<P, L>>) -> AnonId {
-        match self {
-            Whose::Nobodys => AnonId::NONE,
-            Whose::TheOlds => old.map_or(AnonId::NONE, Vma::anon),
-            #[cfg(feature = "linux")]
-            Whose::This(id) => id,
+/// What lies at `at` and touches it.
+fn around<'a, P: Platform, L: Locking>(index: &'a IndexWriter<'_, P, L>, at: Range) -> Around<'a, P, L> {
+    let near = Span::new(at.start().saturating_sub(1), at.end()).expect("the start is below the end");
+    let mut near = index.iter(near).map(|(_, vma)| Seen::now(vma));
+    let mut next = near.next();
+    let below = next.filter(|seen| seen.range().start() < at.start());
+    if below.is_some_and(|below| below.range().end() <= at.start()) {
+        next = near.next();
+    }
+    let first = next.filter(|seen| seen.range().start() < at.end());
+    let above = match first {
+        Some(first) if first.range().contains(at.end()) => Some(first),
+        Some(_) => index.get(at.end()).map(|(_, vma)| Seen::now(vma)),
+        None => next,
+    };
+    Around { below, first, above }
+}
+
+fn plan<'a, P: Platform, L: Locking>(
+    index: &'a IndexWriter<'_, P, L>,
+    at: Range,
+    new: Option<&'a New<P>>,
+    joins: Joins,
+) -> Plan<'a, P, L> {
+    let around = around(index, at);
+    let (below, above) = (around.below, around.above);
+    let below_piece = below.and_then(|vma| Some(vma.part(vma.range().below(at.start())?)));
+    let above_piece = above.and_then(|vma| Some(vma.part(vma.range().above(at.end())?)));
+    let mut middle = new.map(|new| Piece { range: at, attr: &new.attr, skip: 0, anon: new.whose.id(around.first) });
+    let (with_below, with_above) = match &middle {
+        Some(middle) => merge::decide(below_piece.as_ref(), middle, above_piece.as_ref(), joins),
+        None => (false, false),
+    };
+    if let Some(middle) = &mut middle {
+        *middle = merge::joined(below_piece.filter(|_| with_below), *middle, above_piece.filter(|_| with_above));
+    }
+    // A neighbour that neither merges nor is cut stays as it is.
+    let cut_below = below.filter(|vma| vma.range().end() > at.start());
+    let cut_above = above.filter(|vma| vma.range().start() < at.end());
+    let taken = [cut_below.or(below.filter(|_| with_below)), cut_above.or(above.filter(|_| with_above))];
+    let window = taken.into_iter().flatten().fold(at, |window, vma| window.around(vma.range()));
+    let pieces = [
+        below_piece.filter(|_| cut_below.is_some() && !with_below),
+        middle,
+        above_piece.filter(|_| cut_above.is_some() && !with_above),
+    ];
+    Plan { window, pieces, around }
+}
+
+/// Makes the mappings of `plan`: the last thing that can fail, save nodes of the index.
+fn make<P: Platform, L: Locking>(
+    spares: &mut [Option<VmaBox<P, L>>; SPARES],
+    plan: &Plan<'_, P, L>,
+    usage: &mut Delta,
+) -> Result<Boxes<P, L>, NoMemory> {
+    let mut boxes = [None, None, None];
+    for (slot, piece) in boxes.iter_mut().zip(&plan.pieces) {
+        let Some(Piece { range, attr, skip, anon }) = piece else { continue };
+        let vma = Vma::new(*range, attr.skip_pages(*skip), *anon);
+        usage.add(*range, vma.attr());
+        let vma = match spares.iter_mut().find_map(Option::take) {
+            Some(mut spare) => {
+                *spare = vma;
+                spare
+            }
+            None => RcuBox::try_new(vma).map_err(|_| NoMemory)?,
+        };
+        *slot = Some((range.span(), vma));
+    }
+    Ok(boxes)
+}
+
+/// Claims every mapping in the plan's window. False if a fault has set an identity that the plan relies on.
+fn claim<P: Platform, L: Locking>(index: &IndexWriter<'_, P, L>, plan: &Plan<'_, P, L>, usage: &mut Delta) -> bool {
+    let Around { below, first, above } = plan.around;
+    let mut as_relied = true;
+    let mut claim = |vma: &Vma<P, L>| {
+        if !seeded!("publish-without-claim") {
+            L::claim(&vma.lock);
         }
+        let anon = vma.anon.close();
+        let relied = [below, first, above].into_iter().flatten();
+        as_relied &= relied.filter(|seen| core::ptr::eq(seen.vma, vma)).all(|seen| seen.anon == anon);
+        usage.remove(vma.range(), vma.attr());
+    };
+    if first.is_some() {
+        index.iter(plan.window.span()).for_each(|(_, vma)| claim(vma));
+    } else {
+        // Only neighbours that merge.
+        [below, above].into_iter().flatten().filter(|seen| plan.window.covers(seen.range())).for_each(|seen| claim(seen.vma));
+    }
+    as_relied
+}
+
+impl<'a, P: Platform, L: Locking> Seen<'a, P, L> {
+    fn now(vma: &'a Vma<P, L>) -> Self {
+        Self { vma, anon: vma.anon() }
+    }
+
+    fn range(&self) -> Range {
+        self.vma.range()
+    }
+
+    /// What of the mapping is in `range`.
+    fn part(&self, range: Range) -> Piece<'a, P> {
+        let skip = (range.start() - self.range().start()) >> PAGE_SHIFT;
+        Piece { range, attr: self.vma.attr(), skip, anon: self.anon }
     }
 }
 
-impl<P: Platform> Piece<P> {
-    fn take_below(&mut self, below: Option<Self>) {
-        if let Some(below) = below {
-            let anon = if self.anon.is_some() { self.anon } else { below.anon };
-            *self = Piece { range: below.range.around(self.range), attr: below.attr, anon };
-        }
-    }
-
-    fn take_above(&mut self, above: Option<Self>) {
-        if let Some(above) = above {
-            self.range = self.range.around(above.range);
-            self.anon = if self.anon.is_some() { self.anon } else { above.anon };
+impl Whose {
+    fn id<P: Platform, L: Locking>(self, old: Option<Seen<'_, P, L>>) -> AnonId {
+        match self {
+            Whose::Nobodys => AnonId::NONE,
+            Whose::TheOlds => old.map_or(AnonId::NONE, |old| old.anon),
+            #[cfg(feature = "linux")]
+            Whose::This(id) => id,
         }
     }
 }

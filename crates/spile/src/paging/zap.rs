@@ -13,35 +13,65 @@ use crate::platform::Platform;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
+/// What keeps others from the range that is zapped.
+trait Hold {
+    /// Whether it still does.
+    fn is_good(&self) -> bool;
+    /// Whether it keeps out faults too: then tables that become empty can go.
+    fn is_exclusive(&self) -> bool;
+}
+
+/// A claim.
+struct Always;
+
+/// A hold that others can have too, as long as it is good.
+struct While<F>(F);
+
+impl Hold for Always {
+    fn is_good(&self) -> bool {
+        true
+    }
+
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+}
+
+impl<F: Fn() -> bool> Hold for While<F> {
+    fn is_good(&self) -> bool {
+        (self.0)()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+}
+
 impl<P: Platform> PageTable<P> {
     /// Empties `range`, and detaches tables that became empty. The caller's claims keep installs out of the range.
     pub fn zap(&self, p: &P, range: Range, gather: &mut Gather<'_, P>) {
         let _section = p.rcu().read();
-        self.zap_under(p, self.root, LEVELS - 1, range, gather, &|| true);
-        self.prune_under(p, self.root, LEVELS - 1, range, gather);
+        self.zap_under(p, self.root, LEVELS - 1, range, gather, &Always);
     }
 
     /// Empties `range` as long as the caller's hold is good (P4), under holds that let others fault there. False if it was not.
     pub fn zap_while(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, good: impl Fn() -> bool) -> bool {
         let _section = p.rcu().read();
-        self.zap_under(p, self.root, LEVELS - 1, range, gather, &good)
+        self.zap_under(p, self.root, LEVELS - 1, range, gather, &While(good))
     }
 
-    fn zap_under(
-        &self,
-        p: &P,
-        table: FrameId,
-        level: usize,
-        range: Range,
-        gather: &mut Gather<'_, P>,
-        good: &impl Fn() -> bool,
-    ) -> bool {
+    fn zap_under(&self, p: &P, table: FrameId, level: usize, range: Range, gather: &mut Gather<'_, P>, hold: &impl Hold) -> bool {
         if level == 0 {
-            return self.zap_leaf(p, table, range, gather, good);
+            return self.zap_leaf(p, table, range, gather, hold);
         }
-        parts(range, level).all(|part| match Self::child(p, table, index(part.start(), level)) {
-            Some(child) => self.zap_under(p, child, level - 1, part, gather, good),
-            None => true,
+        parts(range, level).all(|part| {
+            let i = index(part.start(), level);
+            let Some(child) = Self::child(p, table, i) else { return true };
+            let whole = self.zap_under(p, child, level - 1, part, gather, hold);
+            if hold.is_exclusive() && Self::seems_empty(p, child) && Self::unlink(p, table, i, child) {
+                gather.table(part, child);
+            }
+            whole
         })
     }
 
@@ -54,12 +84,12 @@ impl<P: Platform> PageTable<P> {
         (raw != 0).then(|| p.decode_table(raw))
     }
 
-    fn zap_leaf(&self, p: &P, table: FrameId, range: Range, gather: &mut Gather<'_, P>, good: &impl Fn() -> bool) -> bool {
+    fn zap_leaf(&self, p: &P, table: FrameId, range: Range, gather: &mut Gather<'_, P>, hold: &impl Hold) -> bool {
         let mut rest = Some(range);
         while let Some(now) = rest {
             // A detached table is empty for ever.
             let Some(locked) = Self::lock(p, table) else { return true };
-            if !good() && !seeded!("p4-zap-blindly") {
+            if !hold.is_good() && !seeded!("p4-zap-blindly") {
                 return false;
             }
             let mut at = now.start();
@@ -86,24 +116,6 @@ impl<P: Platform> PageTable<P> {
         gather.changed(Range::page_of(at));
         if let Some(old) = old {
             gather.frame(old.frame);
-        }
-    }
-
-    /// Detaches the tables under `table` that are empty and lie on the way to `range`, children first.
-    fn prune_under(&self, p: &P, table: FrameId, level: usize, range: Range, gather: &mut Gather<'_, P>) {
-        for part in parts(range, level) {
-            let i = index(part.start(), level);
-            let raw = p.table(table).load(i);
-            if raw == 0 {
-                continue;
-            }
-            let child = p.decode_table(raw);
-            if level > 1 {
-                self.prune_under(p, child, level - 1, part, gather);
-            }
-            if Self::seems_empty(p, child) && Self::unlink(p, table, i, child) {
-                gather.table(part, child);
-            }
         }
     }
 
