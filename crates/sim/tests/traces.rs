@@ -1,0 +1,107 @@
+//! Recorded programs replayed through the core and compared with what the kernel had.
+//!
+//! **Guarantee.** For each recording found: every exit snapshot is the same mapping by mapping, not merged; nearly every line that the kernel wrote
+//! after a change agrees; anonymous pages are the same. Two recordings come with the sources; `SPILE_TRACES` names a directory with more,
+//! and `../shared/traces` beside the workspace is looked at too.
+//!
+//! **Mechanism.** [`replay`]. The controls change what is replayed, and must be found.
+#![cfg(not(feature = "sched"))]
+
+mod replay;
+
+use replay::{Replay, Report};
+use spile::{Locking, MmapLock, VmaRefcount};
+use spile_trace::{Call, Kind, Step, Trace, steps};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+fn bundled(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../trace/traces").join(format!("{name}.mmt.xz"))
+}
+
+fn replayed<L: Locking>(steps: &[Step], frames: u32) -> Report {
+    let mut replay = Replay::<L>::new(frames);
+    replay.run(steps);
+    replay.report
+}
+
+fn tell(name: &str, design: &str, report: &Report, seconds: f64) {
+    let of = |(all, good): (usize, usize)| format!("{good}/{all}");
+    println!(
+        "| {name} | {design} | {} | {} | {} | {} | {} | {} | {} | {:.0} |",
+        report.steps,
+        of(report.snapshots),
+        of(report.lines),
+        of(report.calls),
+        of(report.faults),
+        of(report.anon),
+        of(report.file),
+        report.steps as f64 / seconds
+    );
+    report
+        .differences
+        .iter()
+        .take(if cfg!(debug_assertions) { 6 } else { 20 })
+        .for_each(|difference| println!("    {difference}"));
+}
+
+fn must_agree(report: &Report) {
+    assert_eq!(report.snapshots.0, report.snapshots.1, "exit snapshots differ");
+    let (all, good) = report.lines;
+    assert!(all - good <= (all / 200).max(2), "{} of {all} lines differ", all - good);
+    assert_eq!(report.calls.0, report.calls.1, "results of calls differ");
+}
+
+fn whole<L: Locking>(path: &Path, frames: u32) -> Report {
+    let trace = Trace::open(path).expect("a trace");
+    let steps = steps(&trace).expect("a trace in order");
+    let start = Instant::now();
+    let report = replayed::<L>(&steps, frames);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("?");
+    tell(name, L::NAME, &report, start.elapsed().as_secs_f64());
+    report
+}
+
+#[test]
+fn ls() {
+    must_agree(&whole::<VmaRefcount>(&bundled("ls"), 10_000));
+    must_agree(&whole::<MmapLock>(&bundled("ls"), 10_000));
+}
+
+#[test]
+fn redis() {
+    must_agree(&whole::<VmaRefcount>(&bundled("redis"), 60_000));
+}
+
+/// All that can be found.
+#[test]
+fn others() {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/traces");
+    let place = std::env::var_os("SPILE_TRACES").map_or(beside, PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(&place) else {
+        println!("skipped: no further recordings, {} is not there (SPILE_TRACES names another directory)", place.display());
+        return;
+    };
+    let only = std::env::var("SPILE_TRACE").unwrap_or_default();
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.to_string_lossy().ends_with(".mmt.xz") && path.to_string_lossy().contains(&only));
+    paths.sort_by_key(|path| path.metadata().map_or(0, |data| data.len()));
+    println!("| trace | design | steps | snapshots | V lines | calls | faults | anon | file | steps/s |");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    // The largest take minutes in a build without optimisation.
+    let limit = if cfg!(debug_assertions) { 600_000 } else { u64::MAX };
+    for path in paths.iter().filter(|path| path.metadata().map_or(0, |data| data.len()) < limit) {
+        must_agree(&whole::<VmaRefcount>(path, 500_000));
+    }
+}
+
+/// A munmap that is not made is found.
+#[test]
+fn a_missing_munmap_is_found() {
+    let trace = Trace::open(bundled("ls")).expect("a trace");
+    let mut steps = steps(&trace).expect("a trace in order");
+    let at = steps.iter().rposition(|step| matches!(step.kind, Kind::Call(Call::Munmap { .. }, _))).expect("there is one");
+    steps.remove(at);
+    let report = replayed::<VmaRefcount>(&steps, 10_000);
+    assert!(report.snapshots.1 < report.snapshots.0, "nobody saw that it was missing");
+}

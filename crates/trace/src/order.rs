@@ -1,0 +1,186 @@
+//! Events in the order in which the kernel made the changes.
+
+use crate::event::{Call, Event, Fault, Op, Snapshot, VmaLine};
+use crate::parse::{Refused, Trace};
+use std::collections::HashMap;
+
+/// Something to do to an address space, or to compare with it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The line of the trace that it is from.
+    pub line: usize,
+    /// Nanoseconds since the trace began.
+    pub at_ns: u64,
+    /// The thread.
+    pub tid: u32,
+    /// The address space, by a number that is never used again.
+    pub mm: usize,
+    /// What to do.
+    pub kind: Kind,
+}
+
+/// What a [`Step`] does.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A new program: the address space is what the snapshot says. The faults are those of the loader.
+    Exec(Snapshot, Vec<Fault>),
+    /// The address space is copied.
+    Fork {
+        /// The copy's number.
+        child: usize,
+    },
+    /// A call, made now, with its result: a value or an errno.
+    Call(Call, Result<u64, i32>),
+    /// How a mapping is after the last change of this thread, according to the kernel.
+    Vma(VmaLine),
+    /// A page fault.
+    Fault(Fault),
+    /// The address space before it goes away, according to the kernel.
+    Compare(Snapshot),
+    /// The last user of the address space is gone.
+    Gone,
+}
+
+const CLONE_VM: u64 = 0x100;
+
+/// A call under way.
+struct Pending {
+    call: Call,
+    /// Its step, if it has got the lock.
+    placed: Option<usize>,
+}
+
+#[derive(Default)]
+struct Order {
+    steps: Vec<Option<Step>>,
+    spaces: HashMap<u32, usize>,
+    users: HashMap<usize, usize>,
+    numbers: usize,
+    pending: HashMap<u32, Pending>,
+    /// Where a thread last had the lock of another address space: a fork's copy is made there.
+    elsewhere: HashMap<u32, usize>,
+    /// Loaders at work, and their faults.
+    loading: HashMap<u32, Vec<Fault>>,
+}
+
+/// The steps of `trace`. Threads whose address space the trace does not know yet are left out.
+///
+/// # Errors
+///
+/// [`Refused`] where the events contradict each other.
+pub fn steps(trace: &Trace) -> Result<Vec<Step>, Refused> {
+    let mut order = Order::default();
+    trace.events.iter().try_for_each(|event| order.take(event))?;
+    Ok(order.steps.into_iter().flatten().collect())
+}
+
+impl Order {
+    fn take(&mut self, event: &Event) -> Result<(), Refused> {
+        let tid = event.tid;
+        match &event.op {
+            Op::ExecBegin => {
+                self.leave(event);
+                self.loading.insert(tid, Vec::new());
+                self.pending.remove(&tid);
+            }
+            Op::Clone { child, flags } => self.clone(event, *child, *flags),
+            Op::Exit { .. } => self.leave(event),
+            Op::Call(call) => {
+                self.pending.insert(tid, Pending { call: call.clone(), placed: None });
+            }
+            Op::Return(result) => self.returned(event, *result)?,
+            Op::Lock { acquired: true, write: true, other: false, failed: false } => self.locked(event),
+            Op::Lock { acquired: true, write: true, other: true, .. } => {
+                self.elsewhere.insert(tid, self.steps.len());
+                self.steps.push(None);
+            }
+            Op::Lock { .. } | Op::Other(_) => {}
+            Op::Vma(vma) if !self.loading.contains_key(&tid) => self.step(event, Kind::Vma(*vma)),
+            Op::Vma(_) => {}
+            Op::Fault(fault) => match self.loading.get_mut(&tid) {
+                Some(faults) => faults.push(*fault),
+                None => self.step(event, Kind::Fault(*fault)),
+            },
+            Op::Snapshot(snapshot) if snapshot.exec => {
+                let faults = self.loading.remove(&tid).unwrap_or_default();
+                self.enter_new(tid);
+                self.step(event, Kind::Exec(snapshot.clone(), faults));
+            }
+            Op::Snapshot(snapshot) => self.step(event, Kind::Compare(snapshot.clone())),
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, event: &Event, kind: Kind) {
+        let Some(&mm) = self.spaces.get(&event.tid) else { return };
+        self.steps.push(Some(Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind }));
+    }
+
+    fn enter_new(&mut self, tid: u32) -> usize {
+        let mm = self.numbers;
+        self.numbers += 1;
+        self.enter(tid, mm);
+        mm
+    }
+
+    fn enter(&mut self, tid: u32, mm: usize) {
+        self.spaces.insert(tid, mm);
+        *self.users.entry(mm).or_default() += 1;
+    }
+
+    /// The thread no longer uses its address space.
+    fn leave(&mut self, event: &Event) {
+        let Some(&mm) = self.spaces.get(&event.tid) else { return };
+        let users = self.users.get_mut(&mm).expect("a space in use has users");
+        *users -= 1;
+        if *users == 0 {
+            self.step(event, Kind::Gone);
+        }
+        self.spaces.remove(&event.tid);
+    }
+
+    fn clone(&mut self, event: &Event, child: u32, flags: u64) {
+        let Some(&mm) = self.spaces.get(&event.tid) else { return };
+        if flags & CLONE_VM != 0 {
+            return self.enter(child, mm);
+        }
+        let copy = self.enter_new(child);
+        let step = Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind: Kind::Fork { child: copy } };
+        match self.elsewhere.remove(&event.tid) {
+            Some(place) => self.steps[place] = Some(step),
+            None => self.steps.push(Some(step)),
+        }
+    }
+
+    /// The lock was taken for writing: the call's change is made now. Its result comes later.
+    fn locked(&mut self, event: &Event) {
+        let Some(pending) = self.pending.get_mut(&event.tid).filter(|pending| pending.placed.is_none()) else { return };
+        pending.placed = Some(self.steps.len());
+        // A prctl has no line for its return.
+        let named = matches!(pending.call, Call::AnonName { .. }).then(|| pending.call.clone());
+        match named {
+            Some(call) => {
+                self.pending.remove(&event.tid);
+                self.step(event, Kind::Call(call, Ok(0)));
+            }
+            None => self.steps.push(None),
+        }
+    }
+
+    fn returned(&mut self, event: &Event, result: Result<u64, i32>) -> Result<(), Refused> {
+        let Some(Pending { call, placed }) = self.pending.remove(&event.tid) else {
+            return if self.spaces.contains_key(&event.tid) {
+                Err(Refused::at(event.line, "a call returns that never began"))
+            } else {
+                Ok(())
+            };
+        };
+        let Some(&mm) = self.spaces.get(&event.tid) else { return Ok(()) };
+        let step = Some(Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind: Kind::Call(call, result) });
+        match placed {
+            Some(place) => self.steps[place] = step,
+            None => self.steps.push(step),
+        }
+        Ok(())
+    }
+}
