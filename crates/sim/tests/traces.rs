@@ -11,12 +11,12 @@ mod replay;
 
 use replay::{Replay, Report};
 use spile::{Locking, MmapLock, VmaRefcount};
-use spile_trace::{Call, Kind, Step, Trace, steps};
+use spile_mmtrace::{Call, Kind, Step, Trace, steps};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 fn bundled(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../trace/traces").join(format!("{name}.mmt.xz"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../mmtrace/traces").join(format!("{name}.mmt.xz"))
 }
 
 fn replayed<L: Locking>(steps: &[Step], frames: u32) -> Report {
@@ -95,13 +95,21 @@ fn others() {
     }
 }
 
-/// A munmap that is not made is found.
+/// A munmap that is not made is found, unless its range is mapped over before anybody looks.
 #[test]
 fn a_missing_munmap_is_found() {
-    let trace = Trace::open(bundled("ls")).expect("a trace");
-    let mut steps = steps(&trace).expect("a trace in order");
-    let at = steps.iter().rposition(|step| matches!(step.kind, Kind::Call(Call::Munmap { .. }, _))).expect("there is one");
-    steps.remove(at);
-    let report = replayed::<VmaRefcount>(&steps, 10_000);
-    assert!(report.snapshots.1 < report.snapshots.0, "nobody saw that it was missing");
+    let trace = Trace::open(bundled("redis")).expect("a trace");
+    let steps = steps(&trace).expect("a trace in order");
+    let is_munmap = |step: &Step| matches!(step.kind, Kind::Call(Call::Munmap { .. }, _));
+    let all: Vec<_> = (0..steps.len()).filter(|&at| is_munmap(&steps[at])).collect();
+    let is_found = |at: &&usize| {
+        let mut steps = steps.clone();
+        steps.remove(**at);
+        let report = replayed::<VmaRefcount>(&steps, 60_000);
+        report.snapshots.1 < report.snapshots.0
+    };
+    let sample: Vec<_> = all.iter().step_by(if cfg!(debug_assertions) { 8 } else { 1 }).collect();
+    let found = sample.iter().copied().filter(is_found).count();
+    println!("{found} of {} munmaps that were left out were found", sample.len());
+    assert!(found > 0, "nobody saw that one was missing");
 }

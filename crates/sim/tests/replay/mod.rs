@@ -9,7 +9,7 @@
 use spile::linux::{Errno, FileRights, Opened, map, remap};
 use spile::{Access, Attr, Backing, Contents, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
 use spile_sim::{Content, Sim};
-use spile_trace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
+use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -117,6 +117,20 @@ impl<L: Locking> Replay<L> {
         }
         self.spaces.insert(step.mm, Space { mm, has_break: false });
         faults.iter().for_each(|fault| self.fault(step, fault));
+        self.write_arguments(step, snapshot);
+    }
+
+    /// The arguments were written to the stack without a fault: its top pages are there.
+    fn write_arguments(&mut self, step: &Step, snapshot: &Snapshot) {
+        let mm = &self.spaces[&step.mm].mm;
+        for vma in snapshot.vmas.iter().filter(|vma| vma.vma.what == What::Stack) {
+            let resident = || mm.resident(vma.vma.start).map_or(0, |(_, resident)| resident.anon * 4);
+            let mut at = vma.vma.end;
+            while resident() < vma.anon_kib {
+                at -= PAGE;
+                mm.fault_and_wait(at, Access::Write).expect("a stack can be written");
+            }
+        }
     }
 
     fn attr_of(&mut self, vma: &SnapshotVma, range: Range) -> Attr<Sim> {

@@ -2,7 +2,7 @@
 
 use crate::event::{Call, Event, Fault, Op, Snapshot, VmaLine};
 use crate::parse::{Refused, Trace};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Something to do to an address space, or to compare with it.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ struct Order {
     pending: HashMap<u32, Pending>,
     /// Where a thread last had the lock of another address space: a fork's copy is made there.
     elsewhere: HashMap<u32, usize>,
+    /// Threads that have the lock of another address space: what they change is not theirs.
+    strangers: HashSet<u32>,
     /// Loaders at work, and their faults.
     loading: HashMap<u32, Vec<Fault>>,
 }
@@ -91,12 +93,16 @@ impl Order {
             Op::Return(result) => self.returned(event, *result)?,
             Op::Lock { acquired: true, write: true, other: false, failed: false } => self.locked(event),
             Op::Lock { acquired: true, write: true, other: true, .. } => {
+                self.strangers.insert(tid);
                 self.elsewhere.insert(tid, self.steps.len());
                 self.steps.push(None);
             }
+            Op::Lock { acquired: false, other: true, .. } => {
+                self.strangers.remove(&tid);
+            }
             Op::Lock { .. } | Op::Other(_) => {}
-            Op::Vma(vma) if !self.loading.contains_key(&tid) => self.step(event, Kind::Vma(*vma)),
-            Op::Vma(_) => {}
+            Op::Vma(_) if self.loading.contains_key(&tid) || self.strangers.contains(&tid) => {}
+            Op::Vma(vma) => self.step(event, Kind::Vma(*vma)),
             Op::Fault(fault) => match self.loading.get_mut(&tid) {
                 Some(faults) => faults.push(*fault),
                 None => self.step(event, Kind::Fault(*fault)),

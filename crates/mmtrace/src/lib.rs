@@ -9,11 +9,11 @@
 //! which address space.
 //!
 //! ```
-//! let trace = spile_trace::Trace::open(concat!(env!("CARGO_MANIFEST_DIR"), "/traces/ls.mmt.xz"))?;
-//! let steps = spile_trace::steps(&trace)?;
-//! let faults = steps.iter().filter(|step| matches!(step.kind, spile_trace::Kind::Fault(_))).count();
+//! let trace = spile_mmtrace::Trace::open(concat!(env!("CARGO_MANIFEST_DIR"), "/traces/ls.mmt.xz"))?;
+//! let steps = spile_mmtrace::steps(&trace)?;
+//! let faults = steps.iter().filter(|step| matches!(step.kind, spile_mmtrace::Kind::Fault(_))).count();
 //! assert_eq!(faults, 117); // and three of the loader, which belong to its exec
-//! # Ok::<(), spile_trace::Refused>(())
+//! # Ok::<(), spile_mmtrace::Refused>(())
 //! ```
 #![deny(missing_docs)]
 

@@ -1,0 +1,174 @@
+//! CPUs: which one runs this, how it spins, sleeps and answers requests.
+//!
+//! **Guarantee.** A CPU that spins or sleeps answers flush requests. Nobody sleeps with a table lock or in a read section. Who sleeps wakes
+//! only when it is woken: a missed wake-up is found.
+//!
+//! **Mechanism.** A thread carries the number of the CPU it stands for. Sleeping is waiting for a count of wake-ups to go up: by spinning
+//! under the seeded scheduler, where that is passing the baton, and by a condition variable else. While a CPU
+//! sleeps, and between operations if it is not held busy, others flush it on its behalf, as a request interrupts an idle CPU.
+
+use crate::store::Device;
+use crate::watch::Watch;
+use spile_sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Keys are few; who is woken by somebody else's looks again.
+const BEDS: usize = 64;
+
+thread_local! {
+    /// The CPU that this thread stands for.
+    static CPU: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The CPUs, as far as they matter to each other.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    pub(crate) watch: Watch,
+    /// Raised for each request to a CPU: its own line.
+    requests: Box<[Line]>,
+    /// Raised when a CPU has served a request.
+    served: Line,
+    woken: Box<[Line]>,
+    #[cfg(not(feature = "sched"))]
+    beds: Box<[(std::sync::Mutex<()>, std::sync::Condvar)]>,
+}
+
+/// A word on a line of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+fn lines(count: usize) -> Box<[Line]> {
+    (0..count).map(|_| Line(AtomicU64::new(0))).collect()
+}
+
+/// Runs as a CPU until it is dropped.
+#[derive(Debug)]
+pub(crate) struct As {
+    before: usize,
+    _here: PhantomData<*mut ()>,
+}
+
+impl As {
+    pub(crate) fn cpu(number: usize) -> Self {
+        Self { before: CPU.replace(number), _here: PhantomData }
+    }
+}
+
+impl Drop for As {
+    fn drop(&mut self) {
+        CPU.set(self.before);
+    }
+}
+
+/// Having a `Pin` tells you: this CPU holds a table lock, so it must not sleep.
+#[derive(Debug)]
+pub struct Pin {
+    lanes: Arc<Lanes>,
+    cpu: usize,
+    _here: PhantomData<*mut ()>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.lanes.watch.check(|state| ((), state.pin(self.cpu, false)));
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self {
+            watch: Watch::new(cpus),
+            requests: lines(cpus),
+            served: Line(AtomicU64::new(0)),
+            woken: lines(BEDS),
+            #[cfg(not(feature = "sched"))]
+            beds: (0..BEDS).map(|_| Default::default()).collect(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(crate) fn cpu(&self) -> usize {
+        let cpu = CPU.get();
+        assert!(cpu < self.count(), "this thread stands for cpu {cpu} of another machine");
+        cpu
+    }
+
+    pub(crate) fn pin(self: &Arc<Self>) -> Pin {
+        let cpu = self.cpu();
+        self.watch.check(|state| ((), state.pin(cpu, true)));
+        Pin { lanes: Arc::clone(self), cpu, _here: PhantomData }
+    }
+
+    /// Asks the CPUs in `mask`.
+    pub(crate) fn request(&self, mask: u128) {
+        for (cpu, line) in self.requests.iter().enumerate() {
+            if mask & (1 << cpu) != 0 {
+                // Relaxed: the request itself is behind the watch's lock.
+                line.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Serves what this CPU was asked for.
+    pub(crate) fn serve(&self) {
+        if self.watch.state().serve(self.cpu()) {
+            // Relaxed: as above.
+            self.served.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn relax(&self) {
+        self.serve();
+        spile_sync::hint::spin_loop();
+    }
+
+    pub(crate) fn wake(&self, key: usize) {
+        // Release [wake]: what the sleeper waits for was done before.
+        self.woken[key % BEDS].0.fetch_add(1, Ordering::Release);
+        #[cfg(not(feature = "sched"))]
+        {
+            let (mutex, condvar) = &self.beds[key % BEDS];
+            drop(mutex.lock());
+            condvar.notify_all();
+        }
+    }
+
+    /// Sleeps, with the requests served by others and `device` going on.
+    pub(crate) fn sleep(&self, key: usize, still: &dyn Fn() -> bool, device: &Device) {
+        let woken = &self.woken[key % BEDS].0;
+        // Acquire [wake].
+        let before = woken.load(Ordering::Acquire);
+        if !still() {
+            return;
+        }
+        let mut rounds = 0u64;
+        while woken.load(Ordering::Acquire) == before {
+            device.tick();
+            self.doze(key, &mut rounds);
+        }
+    }
+
+    #[cfg(feature = "sched")]
+    fn doze(&self, _key: usize, rounds: &mut u64) {
+        *rounds += 1;
+        // Inside a run the limit of steps comes first.
+        assert!(*rounds < 100_000_000, "nobody wakes a CPU that sleeps");
+        spile_sync::hint::spin_loop();
+    }
+
+    #[cfg(not(feature = "sched"))]
+    fn doze(&self, key: usize, rounds: &mut u64) {
+        *rounds += 1;
+        assert!(*rounds < 60_000, "nobody wakes a CPU that sleeps");
+        let (mutex, condvar) = &self.beds[key % BEDS];
+        let guard = mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // The wake-up may have come before the lock; then the time limit is short.
+        drop(condvar.wait_timeout(guard, std::time::Duration::from_millis(1)));
+    }
+}

@@ -1,0 +1,122 @@
+//! The MMU: from an address to a frame, as hardware does it.
+//!
+//! **Guarantee.** What a program is let through to was in the tables when it was cached, and a stale translation is used only while a
+//! flush of it is under way; else a story is told.
+//!
+//! **Mechanism.** Look into the CPU's translation cache, or walk the core's tables and mark the entry accessed, and dirty before the
+//! first store, by compare-exchange. A walk is no RCU section: hardware knows nothing of those, it is the flushes that protect it. Each
+//! hit is compared with the tables. An access that is refused forgets its translation, as x86-64 does.
+
+use crate::Sim;
+use crate::watch::page_of;
+use spile::paging::{BITS, LEVELS, Pte};
+use spile::{Access, Frames as _, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
+
+/// The frame that an access may use, and how often it had been allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) frame: spile::FrameId,
+    pub(crate) generation: u32,
+}
+
+/// The name of a flush under way.
+#[derive(Debug)]
+pub struct Flush(u64);
+
+fn index(at: u64, level: usize) -> usize {
+    (at >> (PAGE_SHIFT + BITS * level as u32)) as usize & ((1 << BITS) - 1)
+}
+
+impl Sim {
+    /// What `access` at `at` uses, on this CPU. None: it faults.
+    pub(crate) fn translate(&self, at: u64, access: Access) -> Option<Way> {
+        let (watch, cpu, page) = (&self.lanes().watch, self.lanes().cpu(), page_of(at));
+        let (space, root) = watch.state().cpus[cpu].space.expect("a program runs in a space");
+        if at >= TABLE_END {
+            return None;
+        }
+        let cached = watch.state().cpus[cpu].tlb.get(space, page);
+        if let Some(entry) = cached {
+            let now = self.look(root, page);
+            watch.check(|state| ((), state.used(cpu, entry, now)));
+            if !access.allowed_by(entry.pte.prot) {
+                watch.state().cpus[cpu].tlb.faulted(space, page);
+                return None;
+            }
+            // A clean translation does not do for a store: the entry must be marked.
+            if access != Access::Write || entry.pte.dirty {
+                return Some(Way { frame: entry.pte.frame, generation: entry.generation });
+            }
+        }
+        let found = self.walk(cpu, space, root, page, access);
+        if found.is_none() {
+            watch.state().cpus[cpu].tlb.faulted(space, page);
+        }
+        found
+    }
+
+    /// The tables' entry of `page`, now.
+    fn look(&self, root: spile::FrameId, page: u64) -> Option<Pte> {
+        let leaf = (1..LEVELS).rev().try_fold(root, |table, level| {
+            let raw = self.table(table).load(index(page, level));
+            (raw != 0).then(|| self.decode_table(raw))
+        })?;
+        self.decode(self.table(leaf).load(index(page, 0)))
+    }
+
+    fn walk(&self, cpu: usize, space: SpaceId, root: spile::FrameId, page: u64, access: Access) -> Option<Way> {
+        let watch = &self.lanes().watch;
+        let known = watch.state().cpus[cpu].tlb.leaf(space, page);
+        let mut table = known.unwrap_or(root);
+        for level in (1..LEVELS).rev().filter(|_| known.is_none()) {
+            let raw = self.table(table).load(index(page, level));
+            if raw == 0 {
+                return None;
+            }
+            table = self.decode_table(raw);
+        }
+        watch.state().cpus[cpu].tlb.fill_leaf(space, page, table);
+        loop {
+            let raw = self.table(table).load(index(page, 0));
+            let pte = self.decode(raw).filter(|pte| access.allowed_by(pte.prot))?;
+            let marked = if access == Access::Write { pte.dirtied() } else { Pte { accessed: true, ..pte } };
+            if marked != pte && !self.table(table).mark(index(page, 0), raw, self.encode(marked)) {
+                continue;
+            }
+            let generation = self.arena().generation(pte.frame);
+            watch.state().fill(cpu, space, page, marked, generation);
+            return Some(Way { frame: pte.frame, generation });
+        }
+    }
+}
+
+// SAFETY: (1) x86-64's format, unchanged; (2) a flush is over when every CPU that ran its space has forgotten the range, and each that
+// came later has read the tables later.
+unsafe impl Mmu for Sim {
+    type Flush = Flush;
+
+    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) -> bool {
+        let cpu = self.lanes().cpu();
+        self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
+        true
+    }
+
+    fn issue(&self, space: SpaceId, range: Range) -> Flush {
+        let cpu = self.lanes().cpu();
+        Flush(self.lanes().watch.state().issue(cpu, space, range))
+    }
+
+    fn dispatch(&self, flush: &mut Flush) {
+        let mask = self.lanes().watch.state().dispatch(flush.0);
+        self.lanes().request(mask);
+    }
+
+    fn acked(&self, flush: &mut Flush) -> bool {
+        let cpu = self.lanes().cpu();
+        self.lanes().watch.check(|state| state.acked(cpu, flush.0))
+    }
+
+    fn retire(&self, space: SpaceId) {
+        self.lanes().watch.check(|state| ((), state.retired(space)));
+    }
+}

@@ -1,0 +1,143 @@
+//! Files: contents in memory, and a device that takes its time.
+//!
+//! **Guarantee.** Each read that was started is completed once, by whoever lets the device go on: CPUs between operations and in
+//! their sleep.
+//!
+//! **Mechanism.** A list of reads with the number of ticks each still takes.
+
+use crate::Sim;
+use spile::backing::File;
+use spile::{FrameId, PAGE, Read, Store};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where the contents of one file come from. Cheap to clone; the clones are one.
+#[derive(Clone, Default)]
+pub struct Content(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    bytes: Vec<u8>,
+    delay: u32,
+    failing: BTreeSet<u64>,
+    reads: u64,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner();
+        write!(f, "{} bytes, {} ticks away, {} times read", inner.bytes.len(), inner.delay, inner.reads)
+    }
+}
+
+impl Content {
+    /// These bytes, and zeros after them.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Inner { bytes, ..Inner::default() })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets reads take this many ticks; with 0 they are done at once.
+    pub fn set_delay(&self, ticks: u32) {
+        self.inner().delay = ticks;
+    }
+
+    /// Lets reads of `page` fail, or not.
+    pub fn set_failing(&self, page: u64, fails: bool) {
+        let failing = &mut self.inner().failing;
+        if fails {
+            failing.insert(page)
+        } else {
+            failing.remove(&page)
+        };
+    }
+
+    /// How many reads were started.
+    pub fn reads(&self) -> u64 {
+        self.inner().reads
+    }
+
+    /// The bytes of `page`, of a file of `len` bytes.
+    fn page(&self, page: u64, len: u64) -> Vec<u8> {
+        let inner = self.inner();
+        let end = len.min(inner.bytes.len() as u64);
+        let byte = |at: u64| if at < end { inner.bytes[at as usize] } else { 0 };
+        (page * PAGE..(page + 1) * PAGE).map(byte).collect()
+    }
+}
+
+impl Store<Sim> for Content {
+    fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Read {
+        let (fails, delay) = {
+            let mut inner = self.inner();
+            inner.reads += 1;
+            (inner.failing.contains(&page), inner.delay)
+        };
+        let read = Pending { file: Arc::clone(file), page, frame, fails, ticks: delay };
+        if delay > 0 {
+            file.platform().device().list().push(read);
+            return Read::Started;
+        }
+        if !fails {
+            read.fill();
+        }
+        if fails { Read::Failed } else { Read::Done }
+    }
+}
+
+/// A read under way.
+struct Pending {
+    file: Arc<File<Sim>>,
+    page: u64,
+    frame: FrameId,
+    fails: bool,
+    ticks: u32,
+}
+
+impl Pending {
+    fn fill(&self) {
+        use spile::Frames as _;
+        let content = self.file.store().expect("what is read comes from somewhere");
+        let bytes = content.page(self.page, self.file.len());
+        self.file.platform().write(self.frame, 0, &bytes);
+    }
+}
+
+/// What reads files.
+#[derive(Default)]
+pub(crate) struct Device(Mutex<Vec<Pending>>);
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} reads under way", self.list().len())
+    }
+}
+
+impl Device {
+    fn list(&self) -> MutexGuard<'_, Vec<Pending>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Some time passes. With nothing held.
+    pub(crate) fn tick(&self) {
+        let done: Vec<_> = {
+            let mut list = self.list();
+            list.iter_mut().for_each(|read| read.ticks -= 1);
+            list.extract_if(.., |read| read.ticks == 0).collect()
+        };
+        for read in done {
+            if !read.fails {
+                read.fill();
+            }
+            read.file.complete(read.page, !read.fails);
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.list().is_empty()
+    }
+}
