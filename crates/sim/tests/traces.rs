@@ -1,12 +1,10 @@
 //! Recorded programs replayed through the core and compared with what the kernel had.
 //!
 //! **Guarantee.** For each recording found: every exit snapshot is the same mapping by mapping, not merged; nearly every line that the kernel wrote
-//! after a change agrees; anonymous pages are the same. Two recordings come with the sources; `SPILE_TRACES` names a directory with more,
+//! after a change agrees; anonymous pages are the same. Three recordings come with the sources; `SPILE_TRACES` names a directory with more,
 //! and `../shared/traces` beside the workspace is looked at too.
 //!
-//! **Mechanism.** [`replay`]. The controls change what is replayed, and must be found.
-#![cfg(not(feature = "sched"))]
-
+//! **Mechanism.** [`replay`]. The controls change what is replayed or, in builds with seeded bugs, the merge rule, and must be found.
 mod replay;
 
 use replay::{Replay, Report};
@@ -73,6 +71,11 @@ fn redis() {
     must_agree(&whole::<VmaRefcount>(&bundled("redis"), 60_000));
 }
 
+#[test]
+fn fibers() {
+    must_agree(&whole::<VmaRefcount>(&bundled("fibers"), 500_000));
+}
+
 /// All that can be found.
 #[test]
 fn others() {
@@ -112,4 +115,18 @@ fn a_missing_munmap_is_found() {
     let found = sample.iter().copied().filter(is_found).count();
     println!("{found} of {} munmaps that were left out were found", sample.len());
     assert!(found > 0, "nobody saw that one was missing");
+}
+
+/// Without the rule about anonymous identities, mappings merge that the kernel keeps apart.
+#[cfg(feature = "sched")]
+#[test]
+fn a_missing_merge_rule_is_found() {
+    let this = std::env::current_exe().expect("a test binary");
+    let run = |mutation: &str| {
+        let mut again = std::process::Command::new(&this);
+        let output = again.args(["--exact", "fibers"]).env("SPILE_MUTATE", mutation).output().expect("it starts");
+        output.status.success()
+    };
+    assert!(run("none"), "the recording does not even agree as it is");
+    assert!(!run("bug:merge-all-identities"), "nobody saw that the rule was missing");
 }
