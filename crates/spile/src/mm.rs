@@ -285,9 +285,14 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         whole
     }
 
-    /// What it means that no mapping covers `at`.
+    /// The mapping that covers `at`, alive as long as the section lasts: for designs.
+    pub fn find<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
+        self.index.find(section, at)
+    }
+
+    /// What it means that no mapping covers `at`: for designs.
     #[cold]
-    pub(crate) fn miss(&self, at: u64) -> Miss {
+    pub fn miss(&self, at: u64) -> Miss {
         let section = self.platform.rcu().read();
         match self.index.find_from(&section, at) {
             Some(vma) if vma.range().contains(at) => Miss::Stale,

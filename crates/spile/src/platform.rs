@@ -172,6 +172,10 @@ impl FrameMeta {
 /// the core's tables overrides the format if its own differs, and always the flush. A host whose tables are elsewhere (a process,
 /// whose are the kernel's) keeps the format and overrides [`commit`](Self::commit).
 ///
+/// An entry must let pass what [`Access::allowed_by`](crate::Access::allowed_by) says of its permission: the core answers a fault at one
+/// that should have passed with `Spurious`, and the access would fault for ever. So where accessed and dirty bits are set by a
+/// trap, the trap's handler sets them ([`Table::mark`]) before it asks the core.
+///
 /// # Safety
 ///
 /// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, and an empty entry is 0; (2) once
@@ -200,8 +204,8 @@ pub unsafe trait Mmu {
         Pte::table_from_x86(raw)
     }
 
-    /// Called under the table's lock before the entry of `at` changes from `old` to `new`: where the tables that count are not
-    /// the core's, this is when they change. `false` refuses: nothing changed, and the fault that asked starts again.
+    /// Called under the table's lock when the entry of `at` changes from `old` to `new`, before it is filled or edited and after it
+    /// was emptied: where the tables that count are not the core's, this is when they change. `false` refuses: nothing changed, and the fault that asked starts again.
     /// Only installs of new entries may be refused.
     fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) -> bool {
         true

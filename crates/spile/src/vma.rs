@@ -331,6 +331,11 @@ impl<P: Platform, L: Locking> Vma<P, L> {
         self.anon.get()
     }
 
+    /// What the design keeps in it: for designs.
+    pub fn design(&self) -> &L::PerVma {
+        &self.lock
+    }
+
     /// Which page of its backing is at `at`, which it covers.
     #[cfg(feature = "file")]
     pub(crate) fn page_at(&self, at: u64) -> u64 {

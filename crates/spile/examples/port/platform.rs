@@ -31,8 +31,10 @@ static DOMAIN: AtomicPtr<Qsbr<'static, Hart>> = AtomicPtr::new(core::ptr::null_m
 static CPUS: [Cpu; 1] = [const { Cpu::new() }];
 pub static INTERRUPTS: AtomicBool = AtomicBool::new(true);
 pub static FLUSHES: AtomicUsize = AtomicUsize::new(0);
-/// The page that the disk is reading. Taken with interrupts off.
-static DISK: Guarded<Option<(Arc<File<Port>>, u64, FrameId)>> = Guarded::new(None);
+/// A page of a file, and the frame it is being read into.
+type Reading = (Arc<File<Port>>, u64, FrameId);
+/// What the disk is doing. Taken with interrupts off.
+static DISK: Guarded<Option<Reading>> = Guarded::new(None);
 
 /// Interrupts are off until it is dropped, then as they were.
 pub struct Irqs(bool);

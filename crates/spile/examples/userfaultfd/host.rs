@@ -17,6 +17,7 @@
 use libc::{c_int, c_void, siginfo_t};
 use spile::paging::{Pte, Table};
 use spile::*;
+use std::cell::Cell;
 use std::io::Error as Os;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
@@ -59,7 +60,7 @@ impl Stack {
 
     fn pop(&self) -> Option<u32> {
         let below =
-            |top: u64| Some((top >> 32) + 1 << 32 | u64::from(self.next[(top as u32).checked_sub(1)? as usize].load(Relaxed)));
+            |top: u64| Some(((top >> 32) + 1) << 32 | u64::from(self.next[(top as u32).checked_sub(1)? as usize].load(Relaxed)));
         let top = self.top.fetch_update(AcqRel, Acquire, below).ok()?;
         self.len.fetch_sub(1, Relaxed);
         Some(top as u32 - 1)
@@ -68,7 +69,7 @@ impl Stack {
     fn push(&self, i: u32) {
         let above = |top: u64| {
             self.next[i as usize].store(top as u32, Relaxed);
-            Some((top >> 32) + 1 << 32 | u64::from(i + 1))
+            Some(((top >> 32) + 1) << 32 | u64::from(i + 1))
         };
         let _ = self.top.fetch_update(AcqRel, Acquire, above);
         self.len.fetch_add(1, Relaxed);
@@ -241,7 +242,13 @@ impl Machine for Uffd {
         0
     }
     fn relax(&self) {
-        yield_now();
+        thread_local! {
+            static CALLS: Cell<u32> = const { Cell::new(0) };
+        }
+        CALLS.set(CALLS.get().wrapping_add(1));
+        // A table is locked for a system call or two. Yielding at once costs half of what two threads do; never yielding, a time slice
+        // whenever the one who has the lock was preempted.
+        if CALLS.get().is_multiple_of(256) { yield_now() } else { std::hint::spin_loop() }
     }
     fn sleep(&self, key: usize, still: &dyn Fn() -> bool) {
         let bed = &self.0.beds[key % BEDS];

@@ -2,14 +2,14 @@
 
 use crate::host::{DENIED, FAULTS, Host, MM, PAGES, THREADS, Uffd, handle_faults, host, mmap};
 use spile::{Access, Attr, Denied, Layout, Mm, Outcome, PAGE, Place, Prot, Range, VmaRefcount};
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::time::{Duration, Instant};
 
 const ROUNDS: u64 = 12;
 
 type Space = Mm<Uffd, VmaRefcount>;
 
-/// Bytes that were not what they had to be.
+/// How often bytes were not what they had to be.
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 
 fn expect(is: bool) {
@@ -18,9 +18,11 @@ fn expect(is: bool) {
     }
 }
 
-/// Word `word` of page `page` of the memory at `base`.
-fn word(base: u64, page: u64, word: u64) -> *mut u64 {
-    (base + page * PAGE + word * 8) as *mut u64
+/// Word `i` of page `page` of the memory at `base`.
+fn word(base: u64, page: u64, i: u64) -> &'static AtomicU64 {
+    // SAFETY: (1) the region and the memory it is compared with are never given back to the kernel, (2) and aligned; (3) all of this
+    // file's accesses come by here.
+    unsafe { AtomicU64::from_ptr((base + page * PAGE + i * 8) as *mut u64) }
 }
 
 /// What thread `thread` writes to its word of `page` in `round`; nothing before the first.
@@ -35,14 +37,11 @@ fn write_all(base: u64, thread: u64) {
         for i in 0..PAGES as u64 {
             let page = (i + thread * 97) % PAGES as u64;
             let at = word(base, page, thread);
-            // SAFETY: (1) mapped memory; (2) this thread's word. So in all of this file, but for words of threads that have ended.
-            unsafe {
-                // Half of the threads read first, and then write to what is mapped for reading.
-                if thread % 2 == 0 || round > 1 {
-                    expect(at.read_volatile() == value(page, thread, round - 1));
-                }
-                at.write_volatile(value(page, thread, round));
+            // Half of the threads read first, and so write to what is mapped for reading.
+            if thread < THREADS / 2 || round > 1 {
+                expect(at.load(Relaxed) == value(page, thread, round - 1));
             }
+            at.store(value(page, thread, round), Relaxed);
         }
     }
 }
@@ -82,7 +81,7 @@ fn storm(mm: &Space, region: Range) -> usize {
     });
     for page in 0..PAGES as u64 {
         for thread in 0..THREADS {
-            expect(unsafe { word(region.start(), page, thread).read_volatile() } == value(page, thread, ROUNDS));
+            expect(word(region.start(), page, thread).load(Relaxed) == value(page, thread, ROUNDS));
         }
     }
     snapshots
@@ -92,19 +91,21 @@ fn storm(mm: &Space, region: Range) -> usize {
 fn denial(mm: &Space, region: Range) {
     let at = word(region.start(), 5, 8);
     mm.protect(region, Prot::R).expect("it is mapped");
-    let (before, at) = (DENIED.load(Relaxed), at as usize);
+    let before = DENIED.load(Relaxed);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             handle_faults();
-            unsafe { (at as *mut u64).write_volatile(7) };
+            at.store(7, Relaxed);
         });
-        while DENIED.load(Relaxed) < before + 10 {
+        // A write that passes is not seen here; it is below.
+        let start = Instant::now();
+        while DENIED.load(Relaxed) < before + 10 && start.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        expect(unsafe { (at as *mut u64).read_volatile() } == 0);
+        expect(at.load(Relaxed) == 0);
         mm.protect(region, Prot::RW).expect("it is mapped");
     });
-    expect(unsafe { (at as *mut u64).read_volatile() } == 7);
+    expect(at.load(Relaxed) == 7);
 }
 
 /// Nanoseconds of the first write to each page, the median.
@@ -112,7 +113,7 @@ fn median(base: u64) -> u128 {
     let mut times: Vec<_> = (0..PAGES as u64)
         .map(|page| {
             let start = Instant::now();
-            unsafe { word(base, page, 0).write_volatile(1) };
+            word(base, page, 0).store(1, Relaxed);
             start.elapsed().as_nanos()
         })
         .collect();

@@ -178,14 +178,16 @@ impl<'t, P: Platform> Spot<'t, P> {
         let committed = p.commit(space, at, Some(old), None);
         debug_assert!(committed, "only installs are refused");
         gather.changed(Range::page_of(at));
-        gather.frame(old.frame);
         if !seeded!("p5-set-before-flush") {
             gather.flush();
         }
+        // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
         let committed = p.commit(space, at, None, Some(new));
         debug_assert!(committed, "nobody else is here");
         table.fill(i, p.encode(new));
+        drop(table);
+        crate::frame::put(p, old.frame);
         Ok(())
     }
 }
