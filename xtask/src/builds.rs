@@ -1,6 +1,6 @@
 //! Builds that are not the ordinary one: without std, with the oldest compiler, as packages.
 
-use crate::repo::{LAYERS, root};
+use crate::repo::{self, libraries, root};
 use crate::shell::{cargo, cargo_of, command, output, run, succeeds, target_dir};
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -10,9 +10,9 @@ use toml::Table;
 /// A target that has no std.
 const BARE: &str = "x86_64-unknown-none";
 
-/// `spile-sync` and so on, the lowest first.
+/// The published ones, `spile-sync` and so on, the lowest first.
 pub fn packages() -> Vec<String> {
-    LAYERS.iter().map(|layer| format!("spile-{layer}")).collect()
+    libraries().map(repo::package).collect()
 }
 
 /// `-p spile-sync -p ..`, behind `before`.
@@ -70,10 +70,10 @@ pub fn readme() -> Result<()> {
     for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let name = message["target"]["name"].as_str().unwrap_or_default();
         let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let library = files.into_iter().find(|file| file.ends_with(".rlib")).filter(|_| name.starts_with("spile_"));
+        let library = files.into_iter().find(|file| file.ends_with(".rlib")).filter(|_| name.starts_with("spile"));
         externs.extend(library.map(|library| (name.to_string(), library.to_string())));
     }
-    let readmes = ["README.md".to_string()].into_iter().chain(LAYERS.map(|layer| format!("crates/{layer}/README.md")));
+    let readmes = ["README.md".to_string()].into_iter().chain(libraries().map(|layer| format!("crates/{layer}/README.md")));
     for readme in readmes {
         let mut rustdoc =
             command(&std::env::var("RUSTDOC").unwrap_or_else(|_| "rustdoc".into()), &["--test", "--edition", "2024"]);

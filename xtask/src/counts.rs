@@ -1,6 +1,6 @@
 //! Instruction counts of single operations against their bounds: a gate that noise of the machine does not move.
 
-use crate::repo::root;
+use crate::repo::{package, root};
 use crate::shell::{cargo, command, output, succeeds, target_dir};
 use anyhow::{Context, Result, bail};
 use serde_json::Value as Json;
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use toml::{Table, Value};
 
-const BENCH: &str = "crates/maple/benches/counts.rs";
-const BOUNDS: &str = "crates/maple/benches/counts.toml";
+/// The crates with a `benches/counts.rs`, whose bounds are in `benches/counts.toml`.
+const LAYERS: [&str; 2] = ["maple", "spile"];
 /// The program that runs a bench under valgrind. Its version is that of the library it belongs to.
 const RUNNER: &str = "gungraun-runner";
 
@@ -22,11 +22,6 @@ fn path() -> Result<OsString> {
 
 /// Why there can be no counts here, if so.
 fn missing() -> Result<Option<String>> {
-    for file in [BENCH, BOUNDS] {
-        if !root().join(file).exists() {
-            return Ok(Some(format!("{file} does not exist")));
-        }
-    }
     if !succeeds(&mut command("valgrind", &["--version"])) {
         return Ok(Some("valgrind is not installed".into()));
     }
@@ -47,8 +42,9 @@ fn count_of(summary: &Json) -> Option<(String, u64)> {
 }
 
 /// Counts anew.
-fn measure() -> Result<BTreeMap<String, u64>> {
-    let bench = ["bench", "-p", "spile-maple", "--bench", "counts", "--", "--output-format=json"];
+fn measure(layer: &str) -> Result<BTreeMap<String, u64>> {
+    let package = package(layer);
+    let bench = ["bench", "-p", &package, "--bench", "counts", "--", "--output-format=json"];
     let summaries = output(cargo(&bench).env("PATH", path()?))?;
     let counts = summaries.lines().filter_map(|line| serde_json::from_str(line).ok());
     let counts: BTreeMap<_, _> = counts.filter_map(|summary: Json| count_of(&summary)).collect();
@@ -64,26 +60,33 @@ pub fn run() -> Result<Option<String>> {
         println!("counts skipped: {reason}");
         return Ok(Some(reason));
     }
-    let bounds: Table = std::fs::read_to_string(root().join(BOUNDS))?.parse().context(BOUNDS)?;
-    let bounds = bounds.get("limits").and_then(Value::as_table).with_context(|| format!("{BOUNDS} has no [limits]"))?;
-    let bounds: BTreeMap<_, _> = bounds.iter().filter_map(|(name, bound)| Some((name, bound.as_integer()? as u64))).collect();
-    let counts = measure()?;
-    let mut wrong = Vec::new();
     println!("| operation | instructions | at most |\n|---|---|---|");
+    let wrong: Vec<String> = LAYERS.iter().map(|layer| compare(layer)).collect::<Result<Vec<_>>>()?.concat();
+    if !wrong.is_empty() {
+        bail!("counts: {}", wrong.join("; "));
+    }
+    Ok(None)
+}
+
+/// Compares the counts of one crate with its bounds: what is wrong.
+fn compare(layer: &str) -> Result<Vec<String>> {
+    let file = format!("crates/{layer}/benches/counts.toml");
+    let bounds: Table = std::fs::read_to_string(root().join(&file))?.parse().with_context(|| file.clone())?;
+    let bounds = bounds.get("limits").and_then(Value::as_table).with_context(|| format!("{file} has no [limits]"))?;
+    let bounds: BTreeMap<_, _> = bounds.iter().filter_map(|(name, bound)| Some((name, bound.as_integer()? as u64))).collect();
+    let counts = measure(layer)?;
+    let mut wrong = Vec::new();
     for (name, count) in &counts {
         let bound = bounds.get(name);
         println!("| {name} | {count} | {} |", bound.map_or("no bound".into(), u64::to_string));
         match bound {
             Some(bound) if count <= bound => {}
             Some(bound) => wrong.push(format!("{name} takes {count} instructions, {} more than its bound", count - bound)),
-            None => wrong.push(format!("{name} has no bound in {BOUNDS}")),
+            None => wrong.push(format!("{name} has no bound in {file}")),
         }
     }
     wrong.extend(bounds.keys().filter(|name| !counts.contains_key(**name)).map(|name| format!("{name} was not measured")));
-    if !wrong.is_empty() {
-        bail!("counts: {}", wrong.join("; "));
-    }
-    Ok(None)
+    Ok(wrong)
 }
 
 #[cfg(test)]

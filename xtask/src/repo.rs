@@ -5,8 +5,23 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// The library crates, the lowest first: each may use those before it.
-pub const LAYERS: [&str; 3] = ["sync", "rcu", "maple"];
+/// The crates, the lowest first: each may use those before it.
+pub const LAYERS: [&str; 7] = ["sync", "rcu", "maple", "spile", "mmtrace", "sim", "judge"];
+/// How many of them are for kernels too: without std, and published.
+const LIBRARIES: usize = 4;
+
+/// The crates that have models.
+const MODELLED: [&str; 2] = ["rcu", "maple"];
+
+/// The crates that are built without std, and published.
+pub fn libraries() -> impl Iterator<Item = &'static str> {
+    LAYERS.into_iter().take(LIBRARIES)
+}
+
+/// What the crate of a layer is called.
+pub fn package(layer: &str) -> String {
+    if layer == "spile" { layer.to_string() } else { format!("spile-{layer}") }
+}
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {
@@ -81,9 +96,12 @@ impl Repo {
             .filter(|source| crate_of(&source.path).is_some_and(|name| source.path[7 + name.len()..].starts_with("/src/")))
     }
 
-    /// The shipped sources that may name orderings, and that models run: all but the facade itself and its scheduler.
+    /// The shipped sources whose orderings are named and whose names models test: those of [`MODELLED`], and of the facade the lock.
     pub fn modelled(&self) -> impl Iterator<Item = &Source> {
-        self.shipped().filter(|source| !source.path.starts_with("crates/sync/") || source.path == "crates/sync/src/lock.rs")
+        self.shipped().filter(|source| match crate_of(&source.path) {
+            Some("sync") => source.path == "crates/sync/src/lock.rs",
+            name => name.is_some_and(|name| MODELLED.contains(&name)),
+        })
     }
 
     /// The names given in the sources that models run.

@@ -31,6 +31,7 @@ const CI: &[Step] = &[
     ("miri", || miri(minutes(6))),
     ("counts", counts::run),
     ("package", || done(builds::package())),
+    ("hosts", hosts),
     ("bench, quick", || bench(&["--quick"])),
 ];
 
@@ -48,6 +49,7 @@ const FULL: &[Step] = &[
     ("fuzz", fuzz),
     ("no_std", || done(builds::no_std())),
     ("package", || done(builds::package())),
+    ("hosts", hosts),
 ];
 
 /// Seeds of the scheduler's tests in `full`.
@@ -112,8 +114,8 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
 
 /// The tests with small nodes and the scheduler's atomics.
 fn sched_tests() -> Command {
-    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple"]);
-    command.args(["--features", "spile-sync/sched,spile-maple/sched", "--tests"]);
+    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"]);
+    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched", "--tests"]);
     command
 }
 
@@ -180,6 +182,14 @@ fn miri(limit: Duration) -> Result<Skipped> {
 /// What a bounded run says: one that was stopped has shown less than it could, but no failure.
 fn bounded(finished: bool, limit: Duration) -> Result<Skipped> {
     Ok((!finished).then(|| format!("the rest, not through after {} s; nothing had failed", limit.as_secs())))
+}
+
+/// The core on hosts other than the simulator: a kernel in miniature, and this process's own memory.
+fn hosts() -> Result<Skipped> {
+    for host in ["port", "userfaultfd"] {
+        run(&mut cargo(&["run", "--release", "-p", "spile", "--example", host]))?;
+    }
+    Ok(None)
 }
 
 fn bench(arguments: &[&str]) -> Result<Skipped> {

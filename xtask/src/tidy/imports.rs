@@ -9,6 +9,11 @@ fn layer(name: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| *layer == name)
 }
 
+/// The layer of a package of ours.
+fn layer_of(package: &str) -> Option<&str> {
+    if package == "spile" { Some(package) } else { package.strip_prefix("spile-") }
+}
+
 /// Whether the crate `from` may use the crate called `to`, which is one of ours.
 fn may_use(from: &str, to: &str) -> bool {
     match (layer(from), layer(to)) {
@@ -44,7 +49,7 @@ pub fn manifests(repo: &Repo) -> Vec<Finding> {
             }
         };
         for dependency in dependencies(&table) {
-            let Some(to) = dependency.strip_prefix("spile-") else { continue };
+            let Some(to) = layer_of(&dependency) else { continue };
             if !may_use(from, to) {
                 let line = manifest.text.lines().position(|line| line.starts_with(&dependency)).map_or(1, |at| at + 1);
                 findings.push(Finding::new(&manifest.path, line, format!("{from} depends on {to}, which is not below it")));
