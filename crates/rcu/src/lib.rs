@@ -126,3 +126,54 @@ pub unsafe trait Rcu {
     /// Inside a read section of this domain, where it would wait for itself.
     fn synchronize(&self);
 }
+
+// SAFETY: (1) the domain that is referred to keeps the promises.
+unsafe impl<R: Rcu> Rcu for &'static R {
+    type Guard<'r>
+        = R::Guard<'static>
+    where
+        Self: 'r;
+
+    #[inline(always)]
+    fn read(&self) -> Self::Guard<'_> {
+        (**self).read()
+    }
+
+    #[inline(always)]
+    fn protects(&self, guard: &Self::Guard<'_>) -> bool {
+        (**self).protects(guard)
+    }
+
+    fn cookie(&self) -> Cookie {
+        (**self).cookie()
+    }
+
+    fn poll(&self, cookie: Cookie) -> bool {
+        (**self).poll(cookie)
+    }
+
+    fn drive(&self) {
+        (**self).drive();
+    }
+
+    fn batch(&self) -> usize {
+        (**self).batch()
+    }
+
+    unsafe fn defer(&self, head: NonNull<Head>) {
+        // SAFETY: (1, 2, 3) the caller's contract is the callee's.
+        unsafe { (**self).defer(head) };
+    }
+
+    fn backlog(&self) -> usize {
+        (**self).backlog()
+    }
+
+    fn relieve(&self) {
+        (**self).relieve();
+    }
+
+    fn synchronize(&self) {
+        (**self).synchronize();
+    }
+}

@@ -11,7 +11,7 @@ use crate::machine::As;
 use crate::watch::page_of;
 use spile::locking::Stable as _;
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Error, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range};
+use spile::{Access, Attr, Denied, Error, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma};
 
 /// How often an access may fault.
 const PATIENCE: usize = 10_000;
@@ -224,7 +224,6 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         let result = self.cpu.call(verb);
         if result.is_ok() {
             watch.check(|state| ((), state.survivor(space, range, since, when)));
-            watch.check(|state| ((), state.pending(space, range, since, when)));
         }
         result
     }
@@ -268,22 +267,34 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         self.cpu.call(|| self.mm.fork())
     }
 
-    /// Empties pages of `range` under a fault's hold on each mapping, as `MADV_DONTNEED` does. Page by page; where a hold is not
-    /// had at once, pages are left alone.
-    pub fn discard(&self, range: Range) {
+    /// Empties the pages of `range` under a fault's hold on each one's mapping, as `MADV_DONTNEED` does. Whether every hold was had, and good
+    /// to the end; pages for which it was not are left alone.
+    pub fn discard(&self, range: Range) -> bool {
+        self.discard_if(range, |_| true)
+    }
+
+    /// The same, for pages of mappings that `wanted` wants.
+    pub fn discard_if(&self, range: Range, wanted: impl Fn(&Vma<Sim, L>) -> bool) -> bool {
         let (watch, space) = (&self.cpu.sim.lanes().watch, self.mm.space());
+        let mut all = true;
         for at in (range.start()..range.end()).step_by(spile::PAGE as usize) {
             let page = Range::page_of(at);
             let since = watch.state().now();
-            if self.cpu.call(|| self.discard_page(page)) {
-                watch.check(|state| ((), state.pending(space, page, since, "a page was discarded")));
+            let done = self.cpu.call(|| self.discard_page(page, &wanted));
+            if done {
+                watch.check(|state| ((), state.survivor(space, page, since, "a page was discarded")));
             }
+            all &= done;
         }
+        all
     }
 
-    fn discard_page(&self, page: Range) -> bool {
+    fn discard_page(&self, page: Range, wanted: impl Fn(&Vma<Sim, L>) -> bool) -> bool {
         let p = self.cpu.sim;
         let Ok(hold) = L::try_stabilise(self.mm, page.start()) else { return false };
+        if !wanted(hold.vma()) {
+            return false;
+        }
         let mut gather = Gather::new(p, self.mm.page_table());
         let zapped = self.mm.page_table().zap_while(p, page, &mut gather, || hold.still_valid());
         gather.settle(page);

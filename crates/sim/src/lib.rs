@@ -231,10 +231,6 @@ impl Machine for Sim {
         self.lanes().pin()
     }
 
-    fn cpu(&self) -> usize {
-        self.lanes().cpu()
-    }
-
     fn relax(&self) {
         self.rcu().spins();
         self.lanes().relax();
@@ -289,6 +285,11 @@ unsafe impl Frames for Sim {
 
     fn meta(&self, frame: FrameId) -> &FrameMeta {
         self.arena().meta(frame)
+    }
+
+    fn page(&self, _: FrameId) -> *mut u8 {
+        // Bytes are watched, so nobody gets at them but by what follows.
+        std::ptr::null_mut()
     }
 
     fn zero(&self, frame: FrameId) {

@@ -10,7 +10,7 @@
 use crate::Sim;
 use crate::watch::page_of;
 use spile::paging::{BITS, LEVELS, Pte};
-use spile::{Access, Frames as _, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
+use spile::{Access, Frames as _, Mmu, PAGE_SHIFT, Range, Refused, SpaceId, TABLE_END};
 
 /// The frame that an access may use, and how often it had been allocated.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +95,14 @@ impl Sim {
 unsafe impl Mmu for Sim {
     type Flush = Flush;
 
-    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) -> bool {
+    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        self.commit(space, at, old, Some(new));
+        Ok(())
+    }
+
+    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
-        true
     }
 
     fn issue(&self, space: SpaceId, range: Range) -> Flush {

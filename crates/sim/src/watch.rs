@@ -370,18 +370,6 @@ impl State {
         Some(self.story(what, space, Some(entry.at), Some(entry.pte.frame)))
     }
 
-    /// What of `range` was taken away by anybody before `since` and is not flushed by everybody (P6).
-    pub(crate) fn pending(&self, space: SpaceId, range: Range, since: u64, when: &str) -> Option<String> {
-        let of_open = self.open.iter().flat_map(|open| &open.paid);
-        let old = |debt: &&Debt| debt.space == space && range.contains(debt.at) && debt.since <= since;
-        let debt = self.debts.iter().chain(of_open).find(old)?;
-        let what = format!(
-            "when {when}, {:?} at {:#x}, which cpu {} had taken away at {}, was not flushed",
-            debt.frame, debt.at, debt.by, debt.since
-        );
-        Some(self.story(what, space, Some(debt.at), Some(debt.frame)))
-    }
-
     /// `cpu` ends an operation.
     pub(crate) fn ended(&self, cpu: usize) -> Option<String> {
         let state = &self.cpus[cpu];

@@ -4,7 +4,9 @@
 //! verb changes nothing and nothing is forgotten.
 
 use spile::backing::File;
-use spile::{Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount};
+use spile::{
+    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount,
+};
 use spile_sim::{Content, Failures, Sim, User};
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ pub use frame::Frame;
 pub use locking::{Locking, MmapLock, VmaRefcount};
 pub use mm::{Error, Layout, Mm, Place};
 pub use observe::{Contents, Mapping, Resident};
-pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Store};
+pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Refused, Store};
 pub use shared::Shared;
 pub use usage::{Kind, Usage};
 pub use vma::{AnonId, Attr, Backing, Flags, Name, Vma};

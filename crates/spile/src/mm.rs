@@ -258,14 +258,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Runs `verb` with the right to change, then, with nothing held, gives back what waited.
     pub(crate) fn change<T>(&self, verb: impl FnOnce(&mut Change<'_, P, L>) -> T) -> T {
         let done = verb(&mut Change::begin(self));
-        self.relieve();
+        self.platform.shared().relieve(&self.platform);
         done
-    }
-
-    /// Gives back tables and mappings whose grace period is over. With nothing held.
-    pub(crate) fn relieve(&self) {
-        self.platform.shared().limbo.turn(&self.platform);
-        self.platform.rcu().relieve();
     }
 
     /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.
@@ -345,7 +339,7 @@ impl<P: Platform, L: Locking> Drop for Mm<P, L> {
         }
         drop(self.index.writer_mut().clear());
         self.table.destroy(&self.platform);
-        self.relieve();
+        self.platform.shared().relieve(&self.platform);
     }
 }
 

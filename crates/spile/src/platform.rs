@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`Frames`] | where pages come from, and what is in them |
 //! | [`Mmu`] | what an entry of a page table looks like, and how other CPUs are told that it changed |
-//! | [`Machine`] | which CPU this is, how to spin, how to sleep |
+//! | [`Machine`] | how to spin, how to sleep, how not to be interrupted |
 //! | [`Store`] | where the contents of files come from; `()` where there are no files |
 //! | [`Platform`] | the four together, with the RCU domain and the core's own [`Shared`] state |
 //!
@@ -21,14 +21,14 @@
 //! | call | from a fault | from a verb | under a table lock | may sleep | may allocate |
 //! |---|---|---|---|---|---|
 //! | all of [`Frames`] | yes | yes | `free`, `meta`, `read`, `write`, `copy` | no | frames only |
-//! | `Mmu::encode`, `decode`, `commit` | yes | yes | yes, always | no | no |
+//! | `Mmu::encode`, `decode`, `admit`, `commit` | yes | yes | yes, always | no | no |
 //! | `Mmu::issue`, `dispatch`, `acked` | yes | yes | when an entry's frame is replaced | no | no |
-//! | `Machine::cpu`, `pin`, `relax` | yes | yes | yes | no | no |
+//! | `Machine::pin`, `relax` | yes | yes | yes | no | no |
 //! | `Machine::sleep` | **no** | yes | never | yes | no |
 //! | `Machine::wake` | yes | yes | never | no | no |
 //! | `Store::start_read` | yes | yes | never | no | the store's business |
 
-use crate::addr::{FrameId, Range, SpaceId};
+use crate::addr::{FrameId, PAGE, Range, SpaceId};
 use crate::paging::{Pte, Table, TableLock};
 use crate::shared::Shared;
 use spile_rcu::Rcu;
@@ -55,7 +55,7 @@ pub trait Platform: Frames + Mmu + Machine + Clone + Send + Sync + 'static {
 ///
 /// An implementor owes: (1) a frame that [`alloc`](Self::alloc) gave is nobody else's until [`free`](Self::free); (2)
 /// [`meta`](Self::meta) is the same for a frame always, and stays valid for ever; (3) [`table`](Self::table) is the memory of that
-/// frame, and stays valid, if meaningless, after the frame was freed, until the grace periods of all sections that began before
+/// frame, and it and [`page`](Self::page) stay valid, if meaningless, after the frame was freed, until the grace periods of all sections that began before
 /// are over.
 pub unsafe trait Frames {
     /// A frame with unspecified contents, or none. Never sleeps, never waits.
@@ -67,17 +67,43 @@ pub unsafe trait Frames {
     /// What the core keeps per frame.
     fn meta(&self, frame: FrameId) -> &FrameMeta;
 
+    /// Where the frame's bytes are, aligned to a page. Null if they are not in reach always: then the five below are the host's own.
+    fn page(&self, frame: FrameId) -> *mut u8;
+
     /// Fills a frame with zeros.
-    fn zero(&self, frame: FrameId);
+    fn zero(&self, frame: FrameId) {
+        // SAFETY: (1) a page of the host's; (2) it is the caller's alone.
+        unsafe { self.page(frame).write_bytes(0, PAGE as usize) };
+    }
 
     /// Copies a page.
-    fn copy(&self, from: FrameId, to: FrameId);
+    fn copy(&self, from: FrameId, to: FrameId) {
+        // SAFETY: (1) two pages of the host's, and two frames; (2) the target is the caller's alone, the source may be written by a
+        // program meanwhile, as any memory that is shared with one.
+        unsafe { self.page(to).copy_from_nonoverlapping(self.page(from), PAGE as usize) };
+    }
 
-    /// Copies bytes out, from `offset` on. `offset + into.len()` is at most a page.
-    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]);
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the page.
+    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
+        assert!(offset + into.len() <= PAGE as usize, "within a page");
+        // SAFETY: (1) within a page of the host's.
+        unsafe { self.page(frame).add(offset).copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
+    }
 
-    /// Copies bytes in, from `offset` on. `offset + from.len()` is at most a page.
-    fn write(&self, frame: FrameId, offset: usize, from: &[u8]);
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all in the page.
+    fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
+        assert!(offset + from.len() <= PAGE as usize, "within a page");
+        // SAFETY: (1) within a page of the host's.
+        unsafe { self.page(frame).add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+    }
 
     /// The frame that every read of untouched anonymous memory sees. It is full of zeros, never written, and never freed.
     fn zero_frame(&self) -> FrameId;
@@ -96,7 +122,12 @@ pub unsafe trait Frames {
     }
 
     /// The frame as a table.
-    fn table(&self, frame: FrameId) -> &Table;
+    fn table(&self, frame: FrameId) -> &Table {
+        #[cfg(not(any(loom, feature = "sched")))]
+        const { assert!(size_of::<Table>() == PAGE as usize, "a table fills a page") };
+        // SAFETY: (1) a page of the host's, aligned, and as large as a table; (2) any bytes are a table, and it is atomics.
+        unsafe { &*self.page(frame).cast() }
+    }
 }
 
 /// What the core keeps per frame. A platform has one for each, zeroed by [`FrameMeta::new`], at the same place for ever.
@@ -204,12 +235,19 @@ pub unsafe trait Mmu {
         Pte::table_from_x86(raw)
     }
 
-    /// Called under the table's lock when the entry of `at` changes from `old` to `new`, before it is filled or edited and after it
-    /// was emptied: where the tables that count are not the core's, this is when they change. `false` refuses: nothing changed, and the fault that asked starts again.
-    /// Only installs of new entries may be refused.
-    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) -> bool {
-        true
+    /// Asked under the table's lock before a fault fills an entry or lets it pass more: where the tables that count are not the core's,
+    /// this is when they change.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; nothing changed, and the fault is told.
+    fn admit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Pte) -> Result<(), Refused> {
+        Ok(())
     }
+
+    /// Called under the table's lock for every other change of the entry of `at`, after it was emptied and before it is filled or
+    /// passes less. Cannot fail.
+    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
@@ -226,7 +264,16 @@ pub unsafe trait Mmu {
     fn retire(&self, _space: SpaceId) {}
 }
 
-/// Which CPU this is, how to spin, how to sleep.
+/// Why a host did not [`admit`](Mmu::admit) an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Somebody else is at it: the fault starts again.
+    Busy,
+    /// It has no memory for it.
+    NoMemory,
+}
+
+/// How to spin, how to sleep, and how not to be interrupted.
 pub trait Machine {
     /// A promise not to be preempted, migrated or interrupted by something that faults. `()` where nothing is below the core
     /// that could. The core holds one while it has a table lock.
@@ -235,9 +282,6 @@ pub trait Machine {
     /// Makes the promise; its drop ends it. Nests: pins of one CPU end in the reverse order of their beginning, so that each may put back
     /// what it found.
     fn pin(&self) -> Self::Pin;
-
-    /// The number of the CPU that runs this.
-    fn cpu(&self) -> usize;
 
     /// Called in each round of each spinning loop. Must serve pending flush requests of other CPUs, which may wait for this one
     /// while they hold what it spins for.

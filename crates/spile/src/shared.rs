@@ -6,6 +6,8 @@
 //! waiter looked at what it waits for. Many things share few events: a wake-up may be for somebody else.
 
 use crate::paging::Limbo;
+use crate::platform::Platform;
+use spile_rcu::Rcu;
 use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::order;
 
@@ -42,6 +44,13 @@ impl Shared {
     #[allow(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {
         Self { events: core::array::from_fn(|_| AtomicU64::new(0)), numbers: AtomicU64::new(1), limbo: Limbo::new() }
+    }
+
+    /// Gives back tables and mappings whose grace period is over, as each change of an address space does at its end. With nothing
+    /// held; may sleep if very much waits.
+    pub fn relieve<P: Platform>(&self, p: &P) {
+        self.limbo.turn(p);
+        p.rcu().relieve();
     }
 
     /// Now, as far as the thing at address `thing` is concerned. Read before what one waits for is looked at.

@@ -8,8 +8,8 @@
 
 use spile::linux::{Errno, FileRights, Opened, map, remap};
 use spile::{Access, Attr, Backing, Contents, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
-use spile_sim::{Content, Sim};
 use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
+use spile_sim::{Content, Sim};
 use std::collections::HashMap;
 use std::fmt::Write;
 

@@ -1,7 +1,6 @@
 //! A platform with nothing in it, so that what is measured is the core: one CPU, frames from one piece of memory, no other
 //! CPU to tell, zeroing that can be left out.
 
-use spile::paging::Table;
 use spile::platform::{FrameMeta, Frames, Machine, Mmu, Platform};
 use spile::{FrameId, Range, Shared, SpaceId};
 use spile_rcu::Global;
@@ -50,12 +49,6 @@ impl Host {
             flushes: Cell::new(0),
         })))
     }
-
-    fn page(&self, frame: FrameId) -> *mut u8 {
-        debug_assert!((frame.0 as usize) < self.0.metas.len());
-        // SAFETY: (1) frames come from `alloc`, so they are within the pages.
-        unsafe { self.0.pages.add(frame.0 as usize).cast() }
-    }
 }
 
 // SAFETY: (1) the list gives a frame once until it comes back; (2) the records lie in a vector that never changes; (3) pages are
@@ -72,6 +65,11 @@ unsafe impl Frames for Host {
         // SAFETY: (1) as for pages: a kernel's array of frames is not searched with checks either.
         unsafe { self.0.metas.get_unchecked(frame.0 as usize) }
     }
+    fn page(&self, frame: FrameId) -> *mut u8 {
+        debug_assert!((frame.0 as usize) < self.0.metas.len());
+        // SAFETY: (1) frames come from `alloc`, so they are within the pages.
+        unsafe { self.0.pages.add(frame.0 as usize).cast() }
+    }
     fn zero(&self, frame: FrameId) {
         if self.0.zeroes.load(Ordering::Relaxed) {
             // SAFETY: (1) a page; (2) the caller's alone.
@@ -84,23 +82,8 @@ unsafe impl Frames for Host {
             unsafe { self.page(to).copy_from_nonoverlapping(self.page(from), PAGE) };
         }
     }
-    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
-        assert!(offset + into.len() <= PAGE);
-        // SAFETY: (1) within a page, by the line above.
-        unsafe { self.page(frame).add(offset).copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
-    }
-    fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
-        assert!(offset + from.len() <= PAGE);
-        // SAFETY: as above.
-        unsafe { self.page(frame).add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-    }
     fn zero_frame(&self) -> FrameId {
         FrameId(0)
-    }
-    fn table(&self, frame: FrameId) -> &Table {
-        const { assert!(size_of::<Table>() == PAGE) };
-        // SAFETY: (1) a page, of the size of a table; (2) any bytes are a table, and it is atomics.
-        unsafe { &*self.page(frame).cast() }
     }
 }
 
@@ -115,9 +98,6 @@ unsafe impl Mmu for Host {
 impl Machine for Host {
     type Pin = ();
     fn pin(&self) {}
-    fn cpu(&self) -> usize {
-        0
-    }
     fn relax(&self) {
         panic!("one CPU spins for itself");
     }

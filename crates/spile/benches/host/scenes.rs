@@ -18,7 +18,7 @@ pub fn program<L: Locking>(zeroes: bool) -> Mm<Host, L> {
     let host = Host::new(60_000, zeroes);
     let mm = Mm::new(host, Layout::default()).expect("there is memory");
     for i in 0..MAPPINGS {
-        let at = AREA + (i * 64 << 20) + i * PAGE;
+        let at = AREA + ((i * 64) << 20) + i * PAGE;
         mm.mmap(at, 17 * PAGE, RW, FIXED, None, 0).expect("there is memory");
         touch(&mm, at, Access::Write);
     }

@@ -8,7 +8,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
 use spile::backing::File;
-use spile::paging::{Pte, Table};
+use spile::paging::Pte;
 use spile::{FrameId, FrameMeta, Frames, Machine, Mmu, PAGE, Platform, Prot, Range, Read, Shared, SpaceId, Store};
 use spile_rcu::qsbr::{self, Cpu, Qsbr, QsbrGuard};
 use spile_rcu::{Cookie, Head, Rcu};
@@ -92,28 +92,11 @@ unsafe impl Frames for Port {
     fn meta(&self, frame: FrameId) -> &FrameMeta {
         &META[frame.0 as usize]
     }
-    fn zero(&self, frame: FrameId) {
-        // SAFETY: (1) a page of the arena, (2) which the caller holds.
-        unsafe { page(frame).write_bytes(0, PAGE as usize) }
-    }
-    fn copy(&self, from: FrameId, to: FrameId) {
-        // SAFETY: (1), (2) as above, both.
-        unsafe { page(to).copy_from_nonoverlapping(page(from), PAGE as usize) }
-    }
-    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
-        // SAFETY: (1), (2) as above; (3) the piece ends in the page.
-        unsafe { into.as_mut_ptr().copy_from_nonoverlapping(page(frame).add(offset), into.len()) }
-    }
-    fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
-        // SAFETY: (1) to (3): as above.
-        unsafe { page(frame).add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) }
+    fn page(&self, frame: FrameId) -> *mut u8 {
+        page(frame)
     }
     fn zero_frame(&self) -> FrameId {
         FrameId(0)
-    }
-    fn table(&self, frame: FrameId) -> &Table {
-        // SAFETY: (1) a page of the arena, aligned; (2) any bits are a table, (3) and tables are changed by atomics alone.
-        unsafe { &*page(frame).cast() }
     }
 }
 
@@ -159,9 +142,6 @@ impl Machine for Port {
     type Pin = Irqs;
     fn pin(&self) -> Irqs {
         irqs_off()
-    }
-    fn cpu(&self) -> usize {
-        0
     }
     fn relax(&self) {
         core::hint::spin_loop();

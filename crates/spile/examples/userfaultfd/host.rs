@@ -178,6 +178,10 @@ unsafe impl Frames for Uffd {
     fn meta(&self, frame: FrameId) -> &FrameMeta {
         &self.0.metas[frame.0 as usize]
     }
+    fn page(&self, _: FrameId) -> *mut u8 {
+        // A frame's bytes are where it is mapped, if it is.
+        std::ptr::null_mut()
+    }
     fn zero(&self, frame: FrameId) {
         // SAFETY: (1) a new frame is at home, (2) and nobody else's.
         unsafe { (self.0.home(frame) as *mut u8).write_bytes(0, SIZE) }
@@ -212,7 +216,18 @@ unsafe impl Frames for Uffd {
 // SAFETY: (1) the format is the core's; (2) `commit` flushes: the kernel does, before a move, a protection or a discard returns.
 unsafe impl Mmu for Uffd {
     type Flush = ();
-    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) -> bool {
+    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        if self.change(space, at, old, Some(new)) { Ok(()) } else { Err(Refused::Busy) }
+    }
+    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        assert!(self.change(space, at, old, new), "only installs are refused");
+    }
+    fn issue(&self, _space: SpaceId, _range: Range) {}
+}
+
+impl Uffd {
+    /// Changes what the kernel has at `at`. False if somebody else did.
+    fn change(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) -> bool {
         let host = self.0;
         if space.0 != host.space.load(Relaxed) {
             return true;
@@ -232,15 +247,11 @@ unsafe impl Mmu for Uffd {
             }
         }
     }
-    fn issue(&self, _space: SpaceId, _range: Range) {}
 }
 
 impl Machine for Uffd {
     type Pin = ();
     fn pin(&self) {}
-    fn cpu(&self) -> usize {
-        0
-    }
     fn relax(&self) {
         thread_local! {
             static CALLS: Cell<u32> = const { Cell::new(0) };

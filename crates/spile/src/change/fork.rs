@@ -28,7 +28,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
         let copied = parent.copy_into(&mut child);
         drop(parent);
-        self.relieve();
+        self.platform().shared().relieve(self.platform());
         copied.map(|()| child).map_err(|NoMemory| Error::NoMemory)
     }
 }

@@ -93,7 +93,7 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
         match lost {
             Lost::Stale => Failed::Stale,
             Lost::Changed => Failed::Again,
-            Lost::NoTable => Failed::Denied(Denied::NoMemory),
+            Lost::NoMemory => Failed::Denied(Denied::NoMemory),
         }
     }
 }

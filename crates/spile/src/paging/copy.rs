@@ -14,7 +14,7 @@ impl<P: Platform> PageTable<P> {
     ///
     /// # Errors
     ///
-    /// [`Lost::NoTable`]: some pages are shared and some are not; what was write-protected may stay so.
+    /// [`Lost::NoMemory`]: some pages are shared and some are not; what was write-protected may stay so.
     pub fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
@@ -35,8 +35,7 @@ impl<P: Platform> PageTable<P> {
                 let read_only = old.prot.without(Prot::W);
                 if old.prot != read_only {
                     let new = old.with_prot(read_only);
-                    let committed = p.commit(self.space, at, Some(old), Some(new));
-                    debug_assert!(committed, "only installs are refused");
+                    p.commit(self.space, at, Some(old), Some(new));
                     from.edit(i, |now| now.with_prot(read_only));
                     if !seeded!("fork-without-flush") {
                         gather.changed(Range::page_of(at));

@@ -9,7 +9,7 @@
 use super::table::{Locked, index};
 use super::{Gather, LEVELS, PageTable, Pte};
 use crate::addr::{FrameId, Range};
-use crate::platform::Platform;
+use crate::platform::{Platform, Refused};
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
@@ -20,8 +20,17 @@ pub enum Lost {
     Stale,
     /// The entry is not what the caller saw: somebody else was here.
     Changed,
-    /// There is no frame for a table.
-    NoTable,
+    /// There is no frame for a table, or the host has no memory.
+    NoMemory,
+}
+
+impl From<Refused> for Lost {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Busy => Lost::Changed,
+            Refused::NoMemory => Lost::NoMemory,
+        }
+    }
 }
 
 impl<P: Platform> PageTable<P> {
@@ -43,7 +52,7 @@ impl<P: Platform> PageTable<P> {
 
     /// Links a new table at entry `i` of `parent`, or finds that somebody just did.
     fn link(&self, p: &P, parent: FrameId, i: usize, good: &impl Fn() -> bool) -> Result<Option<FrameId>, Lost> {
-        let child = Self::take_table(p).ok_or(Lost::NoTable)?;
+        let child = Self::take_table(p).ok_or(Lost::NoMemory)?;
         let linked = Self::lock(p, parent).map(|parent| match parent.raw(i) {
             // P2: a zapper that found this entry empty has locked this table before us, after it had claimed.
             0 if !good() && !seeded!("p2-link-blindly") => Err(Lost::Stale),
@@ -136,9 +145,7 @@ impl<'t, P: Platform> Spot<'t, P> {
     pub fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
         debug_assert!(self.seen.is_none(), "a page is replaced, not installed");
         let (table, i) = self.lock(good)?;
-        if !self.p.commit(self.tables.space, self.at, None, Some(new)) {
-            return Err(Lost::Changed);
-        }
+        self.p.admit(self.tables.space, self.at, None, new)?;
         if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
             table.empty(i);
         }
@@ -156,9 +163,7 @@ impl<'t, P: Platform> Spot<'t, P> {
         let (table, i) = self.lock(good)?;
         let old = table.get(i).ok_or(Lost::Changed)?;
         let new = allow(old).ok_or(Lost::Changed)?;
-        if !self.p.commit(self.tables.space, self.at, Some(old), Some(new)) {
-            return Err(Lost::Changed);
-        }
+        self.p.admit(self.tables.space, self.at, Some(old), new)?;
         table.edit(i, |now| Pte { accessed: now.accessed || new.accessed, dirty: now.dirty || new.dirty, ..new });
         Ok(())
     }
@@ -175,16 +180,14 @@ impl<'t, P: Platform> Spot<'t, P> {
         let mut gather = Gather::new(p, self.tables);
         let (table, i) = self.lock(good)?;
         let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
-        let committed = p.commit(space, at, Some(old), None);
-        debug_assert!(committed, "only installs are refused");
+        p.commit(space, at, Some(old), None);
         gather.changed(Range::page_of(at));
         if !seeded!("p5-set-before-flush") {
             gather.flush();
         }
         // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
-        let committed = p.commit(space, at, None, Some(new));
-        debug_assert!(committed, "nobody else is here");
+        p.commit(space, at, None, Some(new));
         table.fill(i, p.encode(new));
         drop(table);
         crate::frame::put(p, old.frame);
@@ -208,7 +211,7 @@ impl<P: Platform> PageTable<P> {
                 continue;
             }
             if let Some(pte) = page(at) {
-                if p.commit(self.space, at, None, Some(pte)) {
+                if p.admit(self.space, at, None, pte).is_ok() {
                     locked.fill(i, p.encode(pte));
                 } else {
                     crate::frame::put(p, pte.frame);

@@ -1,0 +1,448 @@
+//! Programs on several CPUs, under the seeded scheduler, for each design.
+//!
+//! **Guarantee.** For each seed tried: what a CPU alone writes it reads back, through its own unmapping, mapping over, protecting, discarding and
+//! forking, whatever other CPUs do elsewhere; what one CPU counts up the others never see go down, in any space that shares it; what a
+//! forked space should not see it does not; where everybody does everything no byte of another page appears; what is unmapped stays
+//! so; and none of the rules that the machine watches is broken. A failing seed is printed with the end of its story and fails
+//! again.
+//!
+//! **Mechanism.** Four kinds of pages: a CPU's own, in one table with others' and in a table of few; its *beacon*, which it counts up and
+//! others look at; a shared file's, counted up in all spaces; and *commons*, which fill two tables that come and go. Half of
+//! the seeds have a second space, forked from the first, so that pages are copied on both sides at once. `SPILE_SEEDS` sets the number of
+//! seeds; the control runs this binary with a seeded bug and expects it to be found.
+#![cfg(feature = "sched")]
+
+mod optimistic;
+
+use optimistic::Optimistic;
+use spile::backing::File;
+use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount};
+use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
+use spile_sync::sched::{Outcome, Run, Strategy, label};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const TABLE: u64 = 512 * PAGE;
+const BASE: u64 = 0x4000_0000;
+/// The file's pages come first, in the window that a fault maps around.
+const FILE_MAPPED: u64 = 6;
+const FILE_PAGES: u64 = 16;
+const OWN: u64 = 3;
+/// In tables of a few CPUs.
+const ISLANDS: u64 = BASE + 8 * TABLE;
+/// Around the end of a table.
+const COMMONS: u64 = BASE + 33 * TABLE - 3 * PAGE;
+const COMMON_PAGES: u64 = 6;
+
+fn page(at: u64) -> Range {
+    Range::page_of(at)
+}
+
+fn of_file(n: u64) -> u64 {
+    BASE + n * PAGE
+}
+
+fn own(cpu: u64, n: u64) -> u64 {
+    if n < OWN { BASE + (FILE_MAPPED + cpu * (OWN + 1) + n) * PAGE } else { ISLANDS + cpu / 4 * TABLE + cpu % 4 * PAGE }
+}
+
+fn beacon(cpu: u64) -> u64 {
+    own(cpu, 0) + OWN * PAGE
+}
+
+/// What a page of commons may contain, once written there.
+fn tag(at: u64) -> u8 {
+    0x80 | ((at / PAGE) as u8 & 0x3f)
+}
+
+fn file_byte(n: u64) -> u8 {
+    0x40 | n as u8
+}
+
+/// What a CPU finds in its own pages at the beginning.
+fn first_value(cpu: u64, n: u64) -> u8 {
+    1 + (cpu * 4 + n) as u8 % 200
+}
+
+/// One run.
+struct World<L: Locking> {
+    sim: Sim,
+    spaces: Vec<Mm<Sim, L>>,
+    file: Arc<File<Sim>>,
+    cpus: u64,
+    seed: u64,
+    ops: usize,
+}
+
+/// What a CPU knows of a page of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Unmapped,
+    Mapped { prot: Prot, value: u8 },
+}
+
+struct Program<'w, L: Locking> {
+    world: &'w World<L>,
+    cpu: &'w Cpu<'w>,
+    me: u64,
+    space: usize,
+    rng: Rng,
+    own: [Own; OWN as usize + 1],
+    counted: u8,
+    filed: u8,
+    /// The highest that was seen of each beacon, and of each page of the file.
+    seen: Vec<u8>,
+    seen_filed: Vec<u8>,
+}
+
+fn anon(prot: Prot) -> impl Fn(Range) -> Attr<Sim> {
+    move |at| Attr::anon(at.start(), prot)
+}
+
+fn filed(file: &Arc<File<Sim>>, page: u64, prot: Prot, shared: bool) -> Attr<Sim> {
+    let flags = Flags::MAY_WRITE.with(Flags::when(shared, Flags::SHARED));
+    Attr { prot, flags, backing: Backing::File(file.clone(), page), name: None }
+}
+
+impl<L: Locking> World<L> {
+    fn new(seed: u64, cpus: u64, ops: usize) -> Self {
+        let sim = Sim::builder().cpus(cpus as usize).frames(600 + cpus as u32 * 30).seed(seed).build();
+        let mut bytes = vec![0; (FILE_PAGES * PAGE) as usize];
+        for n in 0..FILE_PAGES {
+            bytes[(n * PAGE) as usize] = if n < FILE_MAPPED { 0 } else { file_byte(n) };
+        }
+        let content = Content::new(bytes);
+        content.set_delay((seed % 3) as u32);
+        let file = sim.file(&content, FILE_PAGES * PAGE).unwrap();
+        let parent: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        {
+            let cpu = sim.cpu(0);
+            let user = cpu.enter(&parent);
+            let mapped = Range::with_len(BASE, FILE_MAPPED * PAGE).unwrap();
+            user.map(Place::Over(mapped), |_| filed(&file, 0, Prot::RW, true)).unwrap();
+            for cpu in 0..cpus {
+                for n in 0..=OWN {
+                    user.map(Place::Over(page(own(cpu, n))), anon(Prot::RW)).unwrap();
+                    user.store(own(cpu, n), first_value(cpu, n)).unwrap();
+                }
+                user.map(Place::Over(page(beacon(cpu))), anon(Prot::RW)).unwrap();
+                user.load(beacon(cpu)).unwrap();
+            }
+        }
+        let mut spaces = vec![parent];
+        if seed % 2 == 1 && cpus > 1 {
+            spaces.push(spaces[0].fork().unwrap());
+        }
+        Self { sim, spaces, file, cpus, seed, ops }
+    }
+
+    fn space_of(&self, cpu: u64) -> usize {
+        cpu as usize % self.spaces.len()
+    }
+}
+
+impl<'w, L: Locking> Program<'w, L> {
+    fn new(world: &'w World<L>, cpu: &'w Cpu<'w>, me: u64) -> Self {
+        let value = |n| Own::Mapped { prot: Prot::RW, value: first_value(me, n) };
+        Self {
+            world,
+            cpu,
+            me,
+            space: world.space_of(me),
+            rng: Rng::new(world.seed.wrapping_mul(1009).wrapping_add(me)),
+            own: std::array::from_fn(|n| value(n as u64)),
+            counted: 0,
+            filed: 0,
+            seen: vec![0; world.cpus as usize],
+            seen_filed: vec![0; FILE_MAPPED as usize],
+        }
+    }
+
+    fn run(&mut self) {
+        let mm = &self.world.spaces[self.space];
+        let mut user = Some(self.cpu.enter(mm));
+        for _ in 0..self.world.ops {
+            let entered = user.as_ref().expect("entered again after a fork");
+            match self.rng.below(20) {
+                0..=5 => self.act_on_own(entered),
+                6 | 7 => self.count_up(entered),
+                8 | 9 => self.look_at_others(entered),
+                10 => self.use_file(entered),
+                11..=17 => self.act_on_commons(entered),
+                18 => {
+                    // Moved out of the way: a CPU runs one program at a time.
+                    let child = entered.fork();
+                    drop(user.take());
+                    if let Ok(child) = child {
+                        self.be_child(child);
+                    }
+                    user = Some(self.cpu.enter(mm));
+                }
+                _ => self.cpu.pause(),
+            }
+        }
+        let user = user.expect("entered again after a fork");
+        (0..=OWN).for_each(|n| self.check_own(&user, n, self.own[n as usize]));
+    }
+
+    fn check_own(&self, user: &User<'_, '_, L>, n: u64, is: Own) {
+        let should = match is {
+            Own::Unmapped => Err(Denied::Unmapped),
+            Own::Mapped { prot: Prot::NONE, .. } => Err(Denied::Protected),
+            Own::Mapped { value, .. } => Ok(value),
+        };
+        assert_eq!(user.load(own(self.me, n)), should, "cpu {}'s own page {n} at {:#x}", self.me, own(self.me, n));
+    }
+
+    fn act_on_own(&mut self, user: &User<'_, '_, L>) {
+        // A range in the row, or the island alone.
+        let first = self.rng.below(OWN + 1);
+        let last = if first < OWN { first + self.rng.below(OWN - first) } else { first };
+        let range = Range::new(own(self.me, first), own(self.me, last) + PAGE).unwrap();
+        let value = 1 + self.rng.below(250) as u8;
+        let pages = first as usize..=last as usize;
+        match self.rng.below(10) {
+            0..=3 => {
+                let n = first as usize;
+                let result = user.store(own(self.me, first), value);
+                match &mut self.own[n] {
+                    Own::Mapped { prot, value: now } if prot.has(Prot::W) => {
+                        assert_eq!(result, Ok(()), "cpu {} stores to its page {n}", self.me);
+                        *now = value;
+                    }
+                    _ => assert!(result.is_err(), "cpu {} may not store to its page {n}", self.me),
+                }
+            }
+            4 => {
+                label(format_args!("unmaps {range}"));
+                user.unmap(range).unwrap();
+                self.own[pages].fill(Own::Unmapped);
+            }
+            5 | 6 => {
+                label(format_args!("maps over {range}"));
+                user.map(Place::Over(range), anon(Prot::RW)).unwrap();
+                self.own[pages].fill(Own::Mapped { prot: Prot::RW, value: 0 });
+            }
+            7 => {
+                let new = [Prot::NONE, Prot::R, Prot::RW][self.rng.below(3) as usize];
+                label(format_args!("protects {range} {new:?}"));
+                let result = user.protect(range, new);
+                for own in &mut self.own[pages] {
+                    let Own::Mapped { prot, .. } = own else {
+                        assert!(result.is_err());
+                        break;
+                    };
+                    *prot = new;
+                }
+            }
+            8 => {
+                label(format_args!("discards {}", page(own(self.me, first))));
+                let done = user.discard(page(own(self.me, first)));
+                if let Own::Mapped { value, .. } = &mut self.own[first as usize]
+                    && done
+                {
+                    *value = 0;
+                }
+            }
+            _ => {}
+        }
+        let n = self.rng.below(OWN + 1);
+        self.check_own(user, n, self.own[n as usize]);
+    }
+
+    fn count_up(&mut self, user: &User<'_, '_, L>) {
+        self.counted += 1;
+        assert_eq!(user.store(beacon(self.me), self.counted), Ok(()));
+        assert_eq!(user.load(beacon(self.me)), Ok(self.counted));
+    }
+
+    fn look_at_others(&mut self, user: &User<'_, '_, L>) {
+        let other = self.rng.below(self.world.cpus);
+        let there = self.world.space_of(other) == self.space;
+        if self.rng.one_in(2) {
+            let now = user.load(beacon(other)).unwrap();
+            let before = &mut self.seen[other as usize];
+            assert!(now >= *before, "cpu {} saw the beacon of {other} at {before}, then at {now}", self.me);
+            assert!(there || now == 0, "cpu {} sees the beacon of {other}, of another space, at {now}", self.me);
+            *before = now;
+        } else {
+            let n = self.rng.below(OWN + 1);
+            let now = user.load(own(other, n));
+            let frozen = Ok(first_value(other, n));
+            assert!(there || now == frozen, "page {n} of {other}, of another space, is {now:?} for cpu {}", self.me);
+        }
+    }
+
+    fn use_file(&mut self, user: &User<'_, '_, L>) {
+        if self.me < FILE_MAPPED && self.rng.one_in(2) {
+            self.filed += 1;
+            assert_eq!(user.store(of_file(self.me), self.filed), Ok(()));
+        }
+        let n = self.rng.below(FILE_MAPPED);
+        let now = user.load(of_file(n)).unwrap();
+        let before = &mut self.seen_filed[n as usize];
+        assert!(now >= *before, "cpu {} saw page {n} of the file at {before}, then at {now}", self.me);
+        assert!(n != self.me || now == self.filed, "cpu {} lost {} in its page of the file: {now}", self.me, self.filed);
+        *before = now;
+    }
+
+    fn act_on_commons(&mut self, user: &User<'_, '_, L>) {
+        let first = self.rng.below(COMMON_PAGES);
+        let count = 1 + self.rng.below(COMMON_PAGES - first);
+        let at = COMMONS + first * PAGE;
+        let range = Range::with_len(at, count * PAGE).unwrap();
+        match self.rng.below(12) {
+            0 => drop(user.map(Place::Over(range), anon(Prot::RW))),
+            1 => drop(user.map(Place::At(range), anon(Prot::RW))),
+            2 => {
+                let shared = self.rng.one_in(2);
+                let prot = if shared { Prot::R } else { Prot::RW };
+                let file = &self.world.file;
+                drop(user.map(Place::Over(range), |_| filed(file, FILE_MAPPED + first, prot, shared)));
+            }
+            3 => drop(user.unmap(range)),
+            4 => drop(user.unmap(Range::with_len(COMMONS, COMMON_PAGES * PAGE).unwrap())),
+            5 => drop(user.protect(range, [Prot::R, Prot::RW, Prot::NONE][self.rng.below(3) as usize])),
+            6 => _ = user.discard(range),
+            7 | 8 => drop(user.store(at, tag(at))),
+            9 => {
+                let mut byte = [0];
+                if self.cpu.call(|| user.mm().read_user(at, &mut byte)).is_ok() {
+                    self.plausible(at, byte[0]);
+                }
+            }
+            _ => {
+                if let Ok(byte) = user.load(at) {
+                    self.plausible(at, byte);
+                }
+            }
+        }
+    }
+
+    fn plausible(&self, at: u64, byte: u8) {
+        let n = (at - COMMONS) / PAGE;
+        let good = byte == 0 || byte == tag(at) || byte == file_byte(FILE_MAPPED + n);
+        assert!(good, "cpu {} found {byte:#x} at {at:#x}, where it was never stored", self.me);
+    }
+
+    /// Runs in a child for a while: it is as this CPU left its own pages, and what it does there stays there.
+    fn be_child(&mut self, child: Mm<Sim, L>) {
+        label("is its child");
+        {
+            let user = self.cpu.enter(&child);
+            for n in 0..=OWN {
+                self.check_own(&user, n, self.own[n as usize]);
+                if self.rng.one_in(2) {
+                    user.store(own(self.me, n), 0xfe).ok();
+                }
+            }
+            assert_eq!(user.load(beacon(self.me)), Ok(self.counted));
+            let other = self.rng.below(self.world.cpus);
+            let now = user.load(beacon(other)).unwrap();
+            let before = self.seen[other as usize];
+            assert!(now >= before, "the child of {} has the beacon of {other} at {now}, after {before}", self.me);
+            user.store(beacon(other), 0xfd).unwrap();
+        }
+        self.cpu.call(|| drop(child));
+    }
+}
+
+/// What must be true of a space when nothing runs: no page without a mapping, no private page without an identity.
+fn consistent<L: Locking>(world: &World<L>, mm: &Mm<Sim, L>) -> Result<(), String> {
+    let sim = &world.sim;
+    let mut covered = Vec::new();
+    let mut wrong = String::new();
+    mm.each_vma(|vma| {
+        let attr = vma.attr();
+        let private = !attr.is_shared() && attr.backing.is_anon();
+        for at in (vma.range().start()..vma.range().end()).step_by(PAGE as usize) {
+            covered.push(at);
+            let written = mm.page_table().peek(sim, at).is_some_and(|pte| pte.frame != spile::Frames::zero_frame(sim));
+            if private && written && !vma.anon().is_some() {
+                _ = write!(wrong, "the page at {at:#x} is written and nobody's; ");
+            }
+        }
+    });
+    let stripes = (BASE..own(world.cpus, 0)).step_by(PAGE as usize);
+    let islands = (0..world.cpus).map(|cpu| own(cpu, OWN));
+    let commons = (0..COMMON_PAGES).map(|n| COMMONS + n * PAGE);
+    for at in stripes.chain(islands).chain(commons) {
+        if let Some(pte) = mm.page_table().peek(sim, at)
+            && !covered.contains(&at)
+        {
+            _ = write!(wrong, "{pte:?} is at {at:#x}, where nothing is mapped; ");
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+fn one<L: Locking>(seed: u64, cpus: u64, ops: usize) -> Outcome {
+    let strategy = if seed % 4 < 3 { Strategy::Random } else { Strategy::Pct { depth: 3 } };
+    let world = World::<L>::new(seed, cpus, ops);
+    if seed % 8 == 7 {
+        // Some faults find no frame; then accesses that must succeed do not: those that check are few.
+        world.sim.fail(Failures::Never);
+    }
+    let mut run = Run::new(seed).strategy(strategy).max_steps(3_000_000).keep_events(80);
+    for cpu in 0..cpus {
+        let world = &world;
+        run = run.spawn(format!("cpu {cpu}"), move || {
+            world.sim.run_on(cpu as usize, |on| Program::new(world, on, cpu).run());
+        });
+    }
+    let outcome = run.run();
+    if !outcome.is_ok() {
+        // What is left of it means nothing.
+        std::mem::forget(world);
+        return outcome;
+    }
+    let wrong = world.spaces.iter().find_map(|mm| consistent(&world, mm).err());
+    if let Some(wrong) = wrong {
+        std::mem::forget(world);
+        return outcome.check(false, wrong);
+    }
+    let World { sim, spaces, file, .. } = world;
+    drop((spaces, file));
+    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.finish()));
+    outcome.check(end.is_ok(), "frames were forgotten")
+}
+
+fn seeds(normal: u64) -> u64 {
+    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(normal)
+}
+
+fn walks<L: Locking>(normal: u64) {
+    let mut steps = 0;
+    for seed in 0..seeds(normal) {
+        let outcome = one::<L>(seed, 2 + seed / 2 % 3, 10);
+        steps += outcome.steps();
+        if !outcome.is_ok() {
+            println!("{}: {seed} seeds passed, {steps} steps; {outcome}", L::NAME);
+            outcome.expect_ok();
+        }
+    }
+    println!("{}: {} seeds passed, {steps} steps", L::NAME, seeds(normal));
+}
+
+#[test]
+fn walks_mmap_lock() {
+    walks::<MmapLock>(200);
+}
+
+#[test]
+fn walks_vma_refcount() {
+    walks::<VmaRefcount>(300);
+}
+
+#[test]
+fn walks_optimistic() {
+    walks::<Optimistic>(300);
+}
+
+#[test]
+fn crowds() {
+    for (seed, cpus) in [(1, 8), (2, 16), (3, 64)] {
+        one::<VmaRefcount>(seed, cpus, 4).expect_ok();
+        one::<Optimistic>(seed, cpus, 4).expect_ok();
+    }
+}
