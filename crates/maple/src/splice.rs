@@ -173,7 +173,10 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         if cut.is_bare(true) {
             return Ok(Spliced::NOTHING);
         }
-        if stays_a_leaf(&left, &cut) { self.one_leaf(&left, &cut) } else { self.rebuild(&left, &left, &cut) }
+        match stays_a_leaf(&left, &cut) {
+            Some(keep) => self.one_leaf(&left, &cut, keep),
+            None => self.rebuild(&left, &left, &cut),
+        }
     }
 
     /// The first ranges of an empty tree.
@@ -216,9 +219,9 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
 
     /// Replaces a leaf by one with the same part of the key space.
     #[inline]
-    fn one_leaf(&mut self, path: &Path<'t>, cut: &Cut) -> Result<Spliced, Refused> {
+    fn one_leaf(&mut self, path: &Path<'t>, cut: &Cut, keep: Erased) -> Result<Spliced, Refused> {
         let old = path.leaf();
-        let node = self.spliced_leaf(old, cut).map_err(|NoMemory| cut.give_up::<H>())?;
+        let node = self.spliced_leaf(old, cut, keep).map_err(|NoMemory| cut.give_up::<H>())?;
         if spile_sync::seeded!("edit-in-place") && node.kind() == path.leaf.kind() {
             path.leaf.overwrite(node);
             return Ok(Spliced::NOTHING);
@@ -247,8 +250,9 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
 
     /// A new leaf: `old` with the middle of `cut` in the place of what it cuts out.
     #[inline]
-    fn spliced_leaf(&mut self, old: Leaf<'t>, cut: &Cut) -> Result<NodePtr, NoMemory> {
+    fn spliced_leaf(&mut self, old: Leaf<'t>, cut: &Cut, keep: Erased) -> Result<NodePtr, NoMemory> {
         if let Leaf::Narrow(narrow) = old
+            && keep == Erased::Stay
             && narrow.can_hold(&cut.middle)
         {
             self.stock.reserve(self.rcu, self.alloc, Need { small: 1, large: 0 })?;
@@ -270,14 +274,29 @@ fn may_erase(path: &Path<'_>, leaf: Leaf<'_>, i: usize) -> bool {
     (i > 0 || path.is_leftmost()) && leaf.has_more_than(path.few())
 }
 
+/// What becomes of the erased entries of a leaf that is replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Erased {
+    /// They are copied with the rest, which is quickest.
+    Stay,
+    /// They make room.
+    Go,
+}
+
 /// Whether the leaf of `path`, cut by `cut`, stays one that its parent need not look at: not too full, not too empty, and beginning
 /// where it began.
-fn stays_a_leaf(path: &Path<'_>, cut: &Cut) -> bool {
+fn stays_a_leaf(path: &Path<'_>, cut: &Cut) -> Option<Erased> {
     let leaf = path.leaf();
-    let count = cut.from + cut.middle.len() + leaf.len() - cut.upto;
     let begins = cut.from > 0 || cut.middle.first().is_some_and(|e| e.span.first() == path.first);
-    let live = || (0..cut.from).chain(cut.upto..leaf.len()).any(|i| leaf.live(i).is_some());
-    (path.few()..=LEAF).contains(&count) && (begins || path.is_leftmost()) && (!cut.middle.is_empty() || live())
+    let mut live = (0..cut.from).chain(cut.upto..leaf.len()).filter(|&i| leaf.live(i).is_some());
+    let count = cut.from + cut.middle.len() + leaf.len() - cut.upto;
+    let stays = if count > LEAF {
+        let count = cut.middle.len() + live.count();
+        ((path.few()..=LEAF).contains(&count)).then_some(Erased::Go)
+    } else {
+        (count >= path.few() && (!cut.middle.is_empty() || live.next().is_some())).then_some(Erased::Stay)
+    };
+    stays.filter(|_| begins || path.is_leftmost())
 }
 
 /// See [`Writer::bound`](crate::Writer::bound).

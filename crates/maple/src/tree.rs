@@ -146,12 +146,21 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
     #[inline]
     pub fn find<'g>(&'g self, guard: &'g R::Guard<'_>, key: u64) -> Option<(Span, H::Ref<'g>)> {
         self.check(guard);
+        // SAFETY: (1) the section's, and unlinked handles live until it ends.
+        unsafe { self.find_unguarded(key) }
+    }
+
+    /// # Safety
+    ///
+    /// In a read section that lasts for `'g`, or by the writer, who unlinks nothing during it.
+    #[inline(always)]
+    pub(crate) unsafe fn find_unguarded<'g>(&'g self, key: u64) -> Option<(Span, H::Ref<'g>)> {
         let leaf = self.leaf_of(key)?;
         let here = (leaf.index(key)..leaf.len()).map(|i| leaf.entry(i)).find(|entry| shows(entry.raw));
         match here {
-            // SAFETY: (1) published by this tree's writer; (2) unlinked handles live until this section ends.
+            // SAFETY: (1) published by this tree's writer; (2) the caller's.
             Some(entry) => Some((entry.span, unsafe { by_ref::<H>(entry.raw) })),
-            None => self.iter(guard, Span::of(key, u64::MAX)).next(),
+            None => Iter::<H>::new(&self.root, Span::of(key, u64::MAX)).next(),
         }
     }
 

@@ -122,6 +122,13 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
         shows(raw.as_ptr()).then(|| (span, unsafe { by_ref::<H>(raw.as_ptr()) }))
     }
 
+    /// The first range that ends at or after `key`, and what it holds, without a read section: the one that covers it, or the next.
+    #[inline]
+    pub fn find(&self, key: u64) -> Option<(Span, H::Ref<'_>)> {
+        // SAFETY: (1) only this writer could unlink what is found, and is borrowed meanwhile.
+        unsafe { self.tree.find_unguarded(key) }
+    }
+
     /// The ranges that touch `within`, ascending (or, by `rev`, descending), without a read section.
     pub fn iter(&self, within: Span) -> Iter<'_, H> {
         Iter::new(&self.tree.root, within)

@@ -12,15 +12,16 @@
 //! seeds; the control runs this binary with a seeded bug and expects it to be found.
 #![cfg(feature = "sched")]
 
+mod duels;
 mod optimistic;
 
 use optimistic::Optimistic;
 use spile::backing::File;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount};
-use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
+use spile_sim::{Content, Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const TABLE: u64 = 512 * PAGE;
 const BASE: u64 = 0x4000_0000;
@@ -68,6 +69,7 @@ fn first_value(cpu: u64, n: u64) -> u8 {
 struct World<L: Locking> {
     sim: Sim,
     spaces: Vec<Mm<Sim, L>>,
+    children: Mutex<Vec<Mm<Sim, L>>>,
     file: Arc<File<Sim>>,
     cpus: u64,
     seed: u64,
@@ -120,6 +122,11 @@ impl<L: Locking> World<L> {
             let user = cpu.enter(&parent);
             let mapped = Range::with_len(BASE, FILE_MAPPED * PAGE).unwrap();
             user.map(Place::Over(mapped), |_| filed(&file, 0, Prot::RW, true)).unwrap();
+            // Its other pages are there too, where a fault might map them around.
+            let whole = Range::with_len(COMMONS, FILE_PAGES * PAGE).unwrap();
+            user.map(Place::Over(whole), |_| filed(&file, 0, Prot::R, true)).unwrap();
+            (0..FILE_PAGES).for_each(|n| _ = user.load(COMMONS + n * PAGE).unwrap());
+            user.unmap(whole).unwrap();
             for cpu in 0..cpus {
                 for n in 0..=OWN {
                     user.map(Place::Over(page(own(cpu, n))), anon(Prot::RW)).unwrap();
@@ -133,7 +140,7 @@ impl<L: Locking> World<L> {
         if seed % 2 == 1 && cpus > 1 {
             spaces.push(spaces[0].fork().unwrap());
         }
-        Self { sim, spaces, file, cpus, seed, ops }
+        Self { sim, spaces, children: Mutex::default(), file, cpus, seed, ops }
     }
 
     fn space_of(&self, cpu: u64) -> usize {
@@ -343,13 +350,22 @@ impl<'w, L: Locking> Program<'w, L> {
             assert!(now >= before, "the child of {} has the beacon of {other} at {now}, after {before}", self.me);
             user.store(beacon(other), 0xfd).unwrap();
         }
-        self.cpu.call(|| drop(child));
+        // An exit is long: now and then is enough.
+        if self.rng.one_in(8) {
+            self.cpu.call(|| drop(child));
+        } else {
+            self.world.children.lock().unwrap().push(child);
+        }
     }
 }
 
-/// What must be true of a space when nothing runs: no page without a mapping, no private page without an identity.
-fn consistent<L: Locking>(world: &World<L>, mm: &Mm<Sim, L>) -> Result<(), String> {
-    let sim = &world.sim;
+/// What must be true of a space when nothing runs: no page without a mapping in the places given, no private page without an
+/// identity.
+fn consistent<L: Locking>(
+    sim: &Sim,
+    mm: &Mm<Sim, L>,
+    places: impl IntoIterator<Item = std::ops::Range<u64>>,
+) -> Result<(), String> {
     let mut covered = Vec::new();
     let mut wrong = String::new();
     mm.each_vma(|vma| {
@@ -363,10 +379,7 @@ fn consistent<L: Locking>(world: &World<L>, mm: &Mm<Sim, L>) -> Result<(), Strin
             }
         }
     });
-    let stripes = (BASE..own(world.cpus, 0)).step_by(PAGE as usize);
-    let islands = (0..world.cpus).map(|cpu| own(cpu, OWN));
-    let commons = (0..COMMON_PAGES).map(|n| COMMONS + n * PAGE);
-    for at in stripes.chain(islands).chain(commons) {
+    for at in places.into_iter().flat_map(|place| place.step_by(PAGE as usize)) {
         if let Some(pte) = mm.page_table().peek(sim, at)
             && !covered.contains(&at)
         {
@@ -379,10 +392,6 @@ fn consistent<L: Locking>(world: &World<L>, mm: &Mm<Sim, L>) -> Result<(), Strin
 fn one<L: Locking>(seed: u64, cpus: u64, ops: usize) -> Outcome {
     let strategy = if seed % 4 < 3 { Strategy::Random } else { Strategy::Pct { depth: 3 } };
     let world = World::<L>::new(seed, cpus, ops);
-    if seed % 8 == 7 {
-        // Some faults find no frame; then accesses that must succeed do not: those that check are few.
-        world.sim.fail(Failures::Never);
-    }
     let mut run = Run::new(seed).strategy(strategy).max_steps(3_000_000).keep_events(80);
     for cpu in 0..cpus {
         let world = &world;
@@ -396,13 +405,16 @@ fn one<L: Locking>(seed: u64, cpus: u64, ops: usize) -> Outcome {
         std::mem::forget(world);
         return outcome;
     }
-    let wrong = world.spaces.iter().find_map(|mm| consistent(&world, mm).err());
+    let stripes = BASE..beacon(cpus);
+    let islands = ISLANDS..own(cpus, OWN) + PAGE;
+    let places = [stripes, islands, COMMONS..COMMONS + COMMON_PAGES * PAGE];
+    let wrong = world.spaces.iter().find_map(|mm| consistent(&world.sim, mm, places.clone()).err());
     if let Some(wrong) = wrong {
         std::mem::forget(world);
         return outcome.check(false, wrong);
     }
-    let World { sim, spaces, file, .. } = world;
-    drop((spaces, file));
+    let World { sim, spaces, children, file, .. } = world;
+    drop((children, spaces, file));
     let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.finish()));
     outcome.check(end.is_ok(), "frames were forgotten")
 }
@@ -411,32 +423,56 @@ fn seeds(normal: u64) -> u64 {
     std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(normal)
 }
 
-fn walks<L: Locking>(normal: u64) {
-    let mut steps = 0;
-    for seed in 0..seeds(normal) {
-        let outcome = one::<L>(seed, 2 + seed / 2 % 3, 10);
+/// Runs seeds until one fails; prints how far it came.
+fn explored<L: Locking>(what: &str, normal: u64, one: impl Fn(u64) -> Outcome) {
+    let (mut steps, seeds) = (0, seeds(normal));
+    for seed in 0..seeds {
+        let outcome = one(seed);
         steps += outcome.steps();
         if !outcome.is_ok() {
-            println!("{}: {seed} seeds passed, {steps} steps; {outcome}", L::NAME);
+            println!("{what} {}: {seed} seeds passed, {steps} steps; then {outcome}", L::NAME);
             outcome.expect_ok();
         }
     }
-    println!("{}: {} seeds passed, {steps} steps", L::NAME, seeds(normal));
+    println!("{what} {}: {seeds} seeds passed, {steps} steps", L::NAME);
+}
+
+fn walks<L: Locking>() {
+    explored::<L>("walks", 150, |seed| one::<L>(seed, 2 + seed / 2 % 3, 10));
+}
+
+fn duels<L: Locking>() {
+    explored::<L>("duels", 600, duels::one::<L>);
 }
 
 #[test]
 fn walks_mmap_lock() {
-    walks::<MmapLock>(200);
+    walks::<MmapLock>();
 }
 
 #[test]
 fn walks_vma_refcount() {
-    walks::<VmaRefcount>(300);
+    walks::<VmaRefcount>();
 }
 
 #[test]
 fn walks_optimistic() {
-    walks::<Optimistic>(300);
+    walks::<Optimistic>();
+}
+
+#[test]
+fn duels_mmap_lock() {
+    duels::<MmapLock>();
+}
+
+#[test]
+fn duels_vma_refcount() {
+    duels::<VmaRefcount>();
+}
+
+#[test]
+fn duels_optimistic() {
+    duels::<Optimistic>();
 }
 
 #[test]

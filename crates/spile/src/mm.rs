@@ -206,7 +206,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         self.change(|change| {
             let at = match place {
                 Place::Over(at) => at,
-                Place::At(at) if change.iter(at).next().is_some() => return Err(Error::Occupied(at)),
+                Place::At(at) if change.first(at).is_some() => return Err(Error::Occupied(at)),
                 Place::At(at) => at,
                 Place::Anywhere(len) => change.free_range(len).ok_or(Error::NoSpace(len))?,
             };

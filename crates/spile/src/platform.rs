@@ -124,7 +124,9 @@ pub unsafe trait Frames {
     /// The frame as a table.
     fn table(&self, frame: FrameId) -> &Table {
         #[cfg(not(any(loom, feature = "sched")))]
-        const { assert!(size_of::<Table>() == PAGE as usize, "a table fills a page") };
+        const {
+            assert!(size_of::<Table>() == PAGE as usize, "a table fills a page")
+        };
         // SAFETY: (1) a page of the host's, aligned, and as large as a table; (2) any bytes are a table, and it is atomics.
         unsafe { &*self.page(frame).cast() }
     }

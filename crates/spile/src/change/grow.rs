@@ -28,7 +28,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             return Ok(());
         }
         let above = Range::of(page.start(), crate::addr::TABLE_END);
-        let Some(vma) = self.iter(above).next().filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN)) else {
+        let Some(vma) = self.first(above).filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN)) else {
             return Err(Ungrown::Refused);
         };
         let added = Range::of(page.start(), vma.range().start());

@@ -177,6 +177,11 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         self.writer.get(at).map(|(_, vma)| vma)
     }
 
+    /// The first mapping in `range`.
+    pub(crate) fn first(&self, range: Range) -> Option<&Vma<P, L>> {
+        self.writer.find(range.start()).map(|(_, vma)| vma).filter(|vma| vma.range().start() < range.end())
+    }
+
     /// The mappings that touch `range`, ascending.
     pub(crate) fn iter(&self, range: Range) -> impl DoubleEndedIterator<Item = &Vma<P, L>> {
         self.writer.iter(range.span()).map(|(_, vma)| vma)
@@ -247,18 +252,17 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
 
 /// What lies at `at` and touches it.
 fn around<'a, P: Platform, L: Locking>(index: &'a IndexWriter<'_, P, L>, at: Range) -> Around<'a, P, L> {
-    let near = Span::new(at.start().saturating_sub(1), at.end()).expect("the start is below the end");
-    let mut near = index.iter(near).map(|(_, vma)| Seen::now(vma));
-    let mut next = near.next();
+    let from = |key| index.find(key).map(|(_, vma)| Seen::now(vma));
+    let mut next = from(at.start().saturating_sub(1));
     let below = next.filter(|seen| seen.range().start() < at.start());
     if below.is_some_and(|below| below.range().end() <= at.start()) {
-        next = near.next();
+        next = from(at.start());
     }
     let first = next.filter(|seen| seen.range().start() < at.end());
     let above = match first {
         Some(first) if first.range().contains(at.end()) => Some(first),
         Some(_) => index.get(at.end()).map(|(_, vma)| Seen::now(vma)),
-        None => next,
+        None => next.filter(|seen| seen.range().start() == at.end()),
     };
     Around { below, first, above }
 }

@@ -166,12 +166,16 @@ fn resolve<'m, P: Platform, L: Locking>(
 
 /// Sees to it that the mapping has an anonymous identity before its first private page: a neighbour's, if they could merge, or a new
 /// one.
+#[inline]
 fn identify<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Result<(), Failed<'static, P>> {
-    if vma.anon.get().is_some() {
-        return Ok(());
-    }
+    if vma.anon.get().is_some() || identify_anew(mm, vma) { Ok(()) } else { Err(Failed::Stale) }
+}
+
+/// False if somebody is about to replace the mapping.
+#[cold]
+fn identify_anew<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> bool {
     let id = neighbours_identity(mm, vma).unwrap_or_else(|| AnonId::new(mm.platform().shared().number()));
-    if vma.anon.set(id) { Ok(()) } else { Err(Failed::Stale) }
+    vma.anon.set(id)
 }
 
 /// The identity of the mapping above, or else below, if nothing but permission keeps the two apart.

@@ -74,7 +74,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn expand_break(&mut self, added: Range) -> Result<bool, Errno> {
         // A page stays free, and the distance that a stack keeps.
         let with_gap = Range::new(added.start(), added.end() + PAGE).map_err(|_| Errno::ENOMEM)?;
-        let taken = self.iter(with_gap).next().is_some() || self.reaches_stack(with_gap);
+        let taken = self.first(with_gap).is_some() || self.reaches_stack(with_gap);
         let attr = Attr::<P>::anon(added.start(), Prot::RW);
         let attr = Attr { flags: attr.flags.with(Flags::ACCOUNTED), ..attr };
         let mm = self.mm;
@@ -89,7 +89,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let end = range.end().saturating_add(self.mm.layout.stack_gap).min(TASK_SIZE);
         let near = Range::new(range.start(), end);
         near.is_ok_and(|near| {
-            let above = self.iter(near).next();
+            let above = self.first(near);
             above.is_some_and(|vma| {
                 let distance = if vma.attr().flags.has(Flags::GROWS_DOWN) { self.mm.layout.stack_gap } else { 0 };
                 range.end() > vma.range().start().saturating_sub(distance)

@@ -215,7 +215,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mut rest = Some(range);
         let mut holes = false;
         while let Some(now) = rest {
-            let Some(vma) = self.iter(now).next() else {
+            let Some(vma) = self.first(now) else {
                 holes = true;
                 break;
             };

@@ -72,7 +72,7 @@ impl Request {
             return Err(Errno::ENOMEM);
         }
         let at = self.place(change)?;
-        if self.has(map::FIXED_NOREPLACE) && change.iter(at).next().is_some() {
+        if self.has(map::FIXED_NOREPLACE) && change.first(at).is_some() {
             return Err(Errno::EEXIST);
         }
         let locked = self.has(map::LOCKED);
@@ -86,7 +86,7 @@ impl Request {
             Some(file) => self.file_attr(file)?,
             None => self.anon_attr(change.mm.platform(), at)?,
         };
-        let replaced: u64 = change.iter(at).filter_map(|vma| vma.range().overlap(at)).map(Range::pages).sum();
+        let replaced = change.mapped_pages(at);
         if !change.mm.may_expand(attr.prot, attr.flags, at.pages() - replaced) {
             return Err(Errno::ENOMEM);
         }
@@ -175,12 +175,20 @@ fn round_hint(addr: u64) -> u64 {
 }
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// How many pages of `at` are mapped.
+    fn mapped_pages(&self, at: Range) -> u64 {
+        if self.first(at).is_none() {
+            return 0;
+        }
+        self.iter(at).filter_map(|vma| vma.range().overlap(at)).map(Range::pages).sum()
+    }
+
     /// Where `len` bytes go: at the hint if they fit there, or else below the layout's base as high as they fit, or else above a
     /// third of the address space as low as they fit. A mapping that grows keeps its distance.
     pub(super) fn unmapped_area(&self, hint: u64, len: u64) -> Option<Range> {
         if hint != 0 && hint <= TASK_SIZE - len {
             let at = Range::of(hint, hint + len);
-            if self.iter(at).next().is_none() && self.keeps_distance(at) {
+            if self.first(at).is_none() && self.keeps_distance(at) {
                 return Some(at);
             }
         }
@@ -204,7 +212,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             let at = self.lowest_gap(len, Range::new(low, TASK_SIZE).ok()?)?;
             match self.intruded(at) {
                 None => return Some(at),
-                Some(_) => low = self.iter(Range::of(at.end(), TASK_SIZE)).next()?.range().end(),
+                Some(_) => low = self.first(Range::of(at.end(), TASK_SIZE))?.range().end(),
             }
         }
     }
@@ -217,7 +225,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn intruded(&self, at: Range) -> Option<u64> {
         let gap = self.mm.layout.stack_gap;
         let near = Range::new(at.end(), at.end().saturating_add(gap).min(TASK_SIZE)).ok()?;
-        let above = self.iter(near).next().filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN))?;
+        let above = self.first(near).filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN))?;
         let limit = above.range().start().saturating_sub(gap);
         (limit < at.end()).then_some(limit)
     }

@@ -46,7 +46,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn grown(&self, range: Range, grows: u32) -> Result<Range, Errno> {
         match grows {
             prot::GROWSDOWN => {
-                let vma = self.iter(range).next().ok_or(Errno::ENOMEM)?;
+                let vma = self.first(range).ok_or(Errno::ENOMEM)?;
                 let grows = vma.attr().flags.has(Flags::GROWS_DOWN);
                 if grows { Ok(Range::of(vma.range().start(), range.end())) } else { Err(Errno::EINVAL) }
             }

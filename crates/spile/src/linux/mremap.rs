@@ -97,7 +97,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let end = request.old.wrapping_add(request.old_len);
         let (mut from, mut moved) = (request.old, None);
         while let Ok(rest) = Range::new(from, end.min(TASK_SIZE)) {
-            let Some(whole) = self.iter(rest).next().map(crate::Vma::range) else { break };
+            let Some(whole) = self.first(rest).map(crate::Vma::range) else { break };
             if moved.is_none() && whole.start() > request.old {
                 return Err(Errno::EFAULT);
             }
@@ -177,7 +177,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let whole = vma.range();
         let added = Range::new(whole.end(), (old + new_len).min(TASK_SIZE + PAGE));
         let Ok(added) = added.map(|added| added.below(TASK_SIZE).unwrap_or(added)) else { return Ok(None) };
-        if whole.end() - old != old_len || added.end() != old + new_len || self.iter(added).next().is_some() {
+        if whole.end() - old != old_len || added.end() != old + new_len || self.first(added).is_some() {
             return Ok(None);
         }
         let attr = vma.attr().skip(whole.len());

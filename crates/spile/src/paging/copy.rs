@@ -19,7 +19,8 @@ impl<P: Platform> PageTable<P> {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
             let Some(from) = self.leaf(p, part.start()) else { continue };
-            if Self::seems_empty(p, from) {
+            // Asked under its lock: a fault that came in before the claims may be replacing its only page.
+            if Self::lock(p, from).is_none_or(|from| from.is_empty()) {
                 continue;
             }
             let to = loop {

@@ -84,7 +84,7 @@ pub struct Spot<'t, P: Platform> {
 
 impl<P: Platform> PageTable<P> {
     /// Walks to the entry of `at`, a page's address.
-    #[inline]
+    #[inline(always)]
     pub fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
         let section = p.rcu().read();
         let leaf = self.leaf(p, at);
