@@ -63,7 +63,8 @@ pub fn msrv() -> Result<()> {
 
 /// Compiles and runs the examples in the READMEs.
 pub fn readme() -> Result<()> {
-    let packages = packages();
+    // The examples of the core run on the simulator.
+    let packages = [packages(), vec![repo::package("sim")]].concat();
     let build = with_packages(&["build", "--message-format", "json-render-diagnostics"], &packages);
     let messages = output(&mut cargo(&build))?;
     let mut externs = Vec::new();
