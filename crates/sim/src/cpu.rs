@@ -50,6 +50,18 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// An access under way.
+struct Accessing<'s> {
+    sim: &'s Sim,
+    number: usize,
+}
+
+impl Drop for Accessing<'_> {
+    fn drop(&mut self) {
+        self.sim.lanes().watch.state().cpus[self.number].accessing = false;
+    }
+}
+
 impl Drop for Kernel<'_> {
     fn drop(&mut self) {
         if !self.outermost {
@@ -194,8 +206,8 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         let _busy = self.cpu.busy();
         for _ in 0..PATIENCE {
             self.cpu.between();
-            if let Some(way) = self.cpu.sim.translate(at, access) {
-                return Ok(self.cpu.sim.touch(way, at, access == Access::Write, &act));
+            if let Some(result) = self.attempt(at, access, &act) {
+                return Ok(result);
             }
             let outcome = self.cpu.call(|| self.mm.fault(at, access));
             self.follow(at, outcome)?;
@@ -203,12 +215,21 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         panic!("cpu {} faulted {PATIENCE} times for one {access:?} at {at:#x} in\n{:#?}", self.cpu.number, self.mm)
     }
 
+    /// The access itself. None: it faults.
+    fn attempt<T>(&self, at: u64, access: Access, act: impl Fn(&mut u8) -> T) -> Option<T> {
+        let (sim, number) = (self.cpu.sim, self.cpu.number);
+        sim.lanes().watch.state().cpus[number].accessing = true;
+        let _accessing = Accessing { sim, number };
+        let way = sim.translate(at, access)?;
+        Some(sim.touch(way, at, access == Access::Write, act))
+    }
+
     /// Does what a fault says.
     fn follow(&self, at: u64, outcome: Outcome<'_, Sim>) -> Result<(), Denied> {
         match outcome {
             Outcome::Done(_) => Ok(()),
             Outcome::Denied(denied) => Err(denied),
-            Outcome::Grow => self.cpu.call(|| self.mm.grow(at, |_, _| true)),
+            Outcome::Grow => self.cpu.call(|| self.mm.grow(at, |_, _, _| true)),
             Outcome::Wait(token) => {
                 self.cpu.call(|| token.wait());
                 Ok(())

@@ -92,7 +92,7 @@ impl Builder {
         self
     }
 
-    /// What the machine's own choices depend on: which frame is next, when memory is given back early.
+    /// What the machine's own choices depend on: which frame is next, when memory is given back early, whether requests interrupt what runs.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -100,7 +100,7 @@ impl Builder {
 
     /// The machine.
     pub fn build(self) -> Sim {
-        let lanes = Arc::new(Lanes::new(self.cpus));
+        let lanes = Arc::new(Lanes::new(self.cpus, self.seed));
         Sim(Arc::new(Host {
             rcu: SimRcu::new(Arc::clone(&lanes), self.seed ^ 1),
             lanes,
@@ -138,6 +138,12 @@ impl Sim {
 
     pub(crate) fn device(&self) -> &Device {
         &self.0.device
+    }
+
+    /// From now on, lets a CPU be late at one in `n` of the places where it allocates a frame, follows an entry to a table, locks one or
+    /// changes an entry: for races that need it.
+    pub fn stall_one_in(&self, n: u64) {
+        self.lanes().stall_one_in(n);
     }
 
     /// From now on, lets allocations of frames fail.
@@ -274,6 +280,7 @@ impl Drop for Awake<'_> {
 // tables.
 unsafe impl Frames for Sim {
     fn alloc(&self) -> Option<FrameId> {
+        self.lanes().stall();
         self.arena().alloc()
     }
 

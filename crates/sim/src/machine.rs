@@ -7,15 +7,18 @@
 //! under the seeded scheduler, where that is passing the baton, and by a condition variable else. While a CPU
 //! sleeps, and between operations if it is not held busy, others flush it on its behalf, as a request interrupts an idle CPU.
 
+use crate::rng::Rng;
 use crate::store::Device;
 use crate::watch::Watch;
 use spile_sync::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keys are few; who is woken by somebody else's looks again.
 const BEDS: usize = 64;
+/// How many rounds late a CPU is, at most.
+const STALL: u64 = 48;
 
 thread_local! {
     /// The CPU that this thread stands for.
@@ -31,6 +34,7 @@ pub(crate) struct Lanes {
     /// Raised when a CPU has served a request.
     served: Line,
     woken: Box<[Line]>,
+    stalls: Mutex<(Option<u64>, Rng)>,
     #[cfg(not(feature = "sched"))]
     beds: Box<[(std::sync::Mutex<()>, std::sync::Condvar)]>,
 }
@@ -78,12 +82,14 @@ impl Drop for Pin {
 }
 
 impl Lanes {
-    pub(crate) fn new(cpus: usize) -> Self {
+    pub(crate) fn new(cpus: usize, seed: u64) -> Self {
+        let interruptible = Rng::new(seed).one_in(2);
         Self {
-            watch: Watch::new(cpus),
+            watch: Watch::new(cpus, interruptible),
             requests: lines(cpus),
             served: Line(AtomicU64::new(0)),
             woken: lines(BEDS),
+            stalls: Mutex::new((None, Rng::new(seed))),
             #[cfg(not(feature = "sched"))]
             beds: (0..BEDS).map(|_| Default::default()).collect(),
         }
@@ -101,6 +107,7 @@ impl Lanes {
 
     pub(crate) fn pin(self: &Arc<Self>) -> Pin {
         let cpu = self.cpu();
+        self.stall();
         self.watch.check(|state| ((), state.pin(cpu, true)));
         Pin { lanes: Arc::clone(self), cpu, _here: PhantomData }
     }
@@ -126,6 +133,20 @@ impl Lanes {
     pub(crate) fn relax(&self) {
         self.serve();
         spile_sync::hint::spin_loop();
+    }
+
+    pub(crate) fn stall_one_in(&self, n: u64) {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(n);
+    }
+
+    /// This CPU is late, now and then, as one whose host runs something else.
+    pub(crate) fn stall(&self) {
+        let rounds = {
+            let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+            let (often, rng) = &mut *stalls;
+            often.filter(|n| rng.one_in(*n)).map_or(0, |_| rng.below(STALL))
+        };
+        (0..rounds).for_each(|_| self.relax());
     }
 
     pub(crate) fn wake(&self, key: usize) {
@@ -167,7 +188,7 @@ impl Lanes {
         *rounds += 1;
         assert!(*rounds < 60_000, "nobody wakes a CPU that sleeps");
         let (mutex, condvar) = &self.beds[key % BEDS];
-        let guard = mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
         // The wake-up may have come before the lock; then the time limit is short.
         drop(condvar.wait_timeout(guard, std::time::Duration::from_millis(1)));
     }

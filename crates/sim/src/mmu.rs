@@ -8,14 +8,18 @@
 //! hit is compared with the tables. An access that is refused forgets its translation, as x86-64 does.
 
 use crate::Sim;
+use crate::tlb::Entry;
 use crate::watch::page_of;
 use spile::paging::{BITS, LEVELS, Pte};
-use spile::{Access, Frames as _, Mmu, PAGE_SHIFT, Range, Refused, SpaceId, TABLE_END};
+use spile::{Access, FrameId, Frames as _, Mmu, PAGE_SHIFT, Range, Refused, SpaceId, TABLE_END};
+
+/// Present, writable, a program's, accessed.
+const TABLE: u64 = 0x27;
 
 /// The frame that an access may use, and how often it had been allocated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
-    pub(crate) frame: spile::FrameId,
+    pub(crate) frame: FrameId,
     pub(crate) generation: u32,
 }
 
@@ -25,6 +29,10 @@ pub struct Flush(u64);
 
 fn index(at: u64, level: usize) -> usize {
     (at >> (PAGE_SHIFT + BITS * level as u32)) as usize & ((1 << BITS) - 1)
+}
+
+fn table_of(raw: u64) -> FrameId {
+    FrameId((raw >> PAGE_SHIFT) as u32)
 }
 
 impl Sim {
@@ -37,8 +45,7 @@ impl Sim {
         }
         let cached = watch.state().cpus[cpu].tlb.get(space, page);
         if let Some(entry) = cached {
-            let now = self.look(root, page);
-            watch.check(|state| ((), state.used(cpu, entry, now)));
+            self.judge_hit(cpu, root, entry);
             if !access.allowed_by(entry.pte.prot) {
                 watch.state().cpus[cpu].tlb.faulted(space, page);
                 return None;
@@ -55,16 +62,28 @@ impl Sim {
         found
     }
 
+    /// Compares a hit with the tables. An entry may just have been emptied by somebody who has not said so yet.
+    fn judge_hit(&self, cpu: usize, root: FrameId, entry: Entry) {
+        let watch = &self.lanes().watch;
+        let now = self.look(root, entry.at);
+        let mut patience = 1000;
+        while !watch.state().may_use(cpu, entry, now) && patience > 0 {
+            spile_sync::hint::spin_loop();
+            patience -= 1;
+        }
+        watch.check(|state| ((), state.used(cpu, entry, now)));
+    }
+
     /// The tables' entry of `page`, now.
-    fn look(&self, root: spile::FrameId, page: u64) -> Option<Pte> {
+    fn look(&self, root: FrameId, page: u64) -> Option<Pte> {
         let leaf = (1..LEVELS).rev().try_fold(root, |table, level| {
             let raw = self.table(table).load(index(page, level));
-            (raw != 0).then(|| self.decode_table(raw))
+            (raw != 0).then(|| table_of(raw))
         })?;
         self.decode(self.table(leaf).load(index(page, 0)))
     }
 
-    fn walk(&self, cpu: usize, space: SpaceId, root: spile::FrameId, page: u64, access: Access) -> Option<Way> {
+    fn walk(&self, cpu: usize, space: SpaceId, root: FrameId, page: u64, access: Access) -> Option<Way> {
         let watch = &self.lanes().watch;
         let known = watch.state().cpus[cpu].tlb.leaf(space, page);
         let mut table = known.unwrap_or(root);
@@ -73,7 +92,7 @@ impl Sim {
             if raw == 0 {
                 return None;
             }
-            table = self.decode_table(raw);
+            table = table_of(raw);
         }
         watch.state().cpus[cpu].tlb.fill_leaf(space, page, table);
         loop {
@@ -100,9 +119,20 @@ unsafe impl Mmu for Sim {
         Ok(())
     }
 
+    fn encode_table(&self, table: FrameId) -> u64 {
+        self.lanes().stall();
+        u64::from(table.0) << PAGE_SHIFT | TABLE
+    }
+
+    fn decode_table(&self, raw: u64) -> FrameId {
+        self.lanes().stall();
+        table_of(raw)
+    }
+
     fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
+        self.lanes().stall();
     }
 
     fn issue(&self, space: SpaceId, range: Range) -> Flush {

@@ -49,6 +49,8 @@ pub(crate) struct CpuState {
     /// Operations under way. With none, or asleep, others flush it on its behalf: as if the request interrupted it at once.
     pub(crate) busy: u32,
     pub(crate) asleep: bool,
+    /// In the middle of a program's access.
+    pub(crate) accessing: bool,
     /// Inside the kernel: online for RCU.
     pub(crate) kernel: bool,
     /// RCU sections it is in.
@@ -57,8 +59,9 @@ pub(crate) struct CpuState {
 }
 
 impl CpuState {
-    fn answers_itself(&self) -> bool {
-        self.busy > 0 && !self.asleep
+    /// Whether a request has to wait until the CPU looks. An access is never interrupted in its middle.
+    fn answers_itself(&self, interruptible: bool) -> bool {
+        self.accessing || (self.busy > 0 && !self.asleep && !interruptible)
     }
 }
 
@@ -69,7 +72,6 @@ struct Debt {
     at: u64,
     frame: FrameId,
     by: usize,
-    since: u64,
 }
 
 /// A flush that some CPU has not served.
@@ -141,6 +143,8 @@ impl fmt::Display for Shown<(SpaceId, Range)> {
 #[derive(Debug)]
 pub(crate) struct State {
     clock: u64,
+    /// Whether requests interrupt whatever runs; else it serves them where it spins, and between operations.
+    interruptible: bool,
     pub(crate) cpus: Vec<CpuState>,
     debts: Vec<Debt>,
     open: Vec<Open>,
@@ -155,9 +159,10 @@ pub(crate) struct State {
 pub(crate) struct Watch(Mutex<State>);
 
 impl Watch {
-    pub(crate) fn new(cpus: usize) -> Self {
+    pub(crate) fn new(cpus: usize, interruptible: bool) -> Self {
         Self(Mutex::new(State {
             clock: 0,
+            interruptible,
             cpus: (0..cpus).map(|_| CpuState::default()).collect(),
             debts: Vec::new(),
             open: Vec::new(),
@@ -233,16 +238,17 @@ impl State {
         owed || self.open.iter().any(unserved)
     }
 
+    /// Whether `cpu` may use `entry` where the tables say `now`.
+    pub(crate) fn may_use(&self, cpu: usize, entry: Entry, now: Option<Pte>) -> bool {
+        is_fresh(entry.pte, now) || self.is_excused(cpu, entry.space, entry.at)
+    }
+
     /// `cpu` uses `entry`, and the tables say `now`.
     pub(crate) fn used(&mut self, cpu: usize, entry: Entry, now: Option<Pte>) -> Option<String> {
-        self.counts.hits += 1;
         let pte = entry.pte;
-        let fresh = now.is_some_and(|now| now.frame == pte.frame && now.prot.has(pte.prot) && (now.dirty || !pte.dirty));
-        if fresh {
-            return None;
-        }
-        self.counts.stale_hits += 1;
-        if self.is_excused(cpu, entry.space, entry.at) {
+        self.counts.hits += 1;
+        self.counts.stale_hits += u64::from(!is_fresh(pte, now));
+        if self.may_use(cpu, entry, now) {
             return None;
         }
         let what = format!(
@@ -274,8 +280,7 @@ impl State {
         let old = old?;
         let narrows = new.is_none_or(|new| new.frame != old.frame || !new.prot.has(old.prot) || (old.dirty && !new.dirty));
         if narrows {
-            let since = self.clock;
-            self.debts.push(Debt { space, at, frame: old.frame, by: cpu, since });
+            self.debts.push(Debt { space, at, frame: old.frame, by: cpu });
         }
         None
     }
@@ -344,7 +349,8 @@ impl State {
     pub(crate) fn acked(&mut self, cpu: usize, id: u64) -> (bool, Option<String>) {
         let Some(open) = self.open.iter().find(|open| open.id == id) else { return (true, None) };
         let waiting = open.waiting;
-        let silent = (0..self.cpus.len()).filter(|&other| waiting & (1 << other) != 0 && !self.cpus[other].answers_itself());
+        let silent = (0..self.cpus.len())
+            .filter(|&other| waiting & (1 << other) != 0 && !self.cpus[other].answers_itself(self.interruptible));
         for other in silent.collect::<Vec<_>>() {
             self.serve(other);
         }
@@ -439,6 +445,11 @@ impl State {
         let rest = busy.is_none() && self.debts.is_empty() && self.open.is_empty();
         (!rest).then(|| format!("at the end cpu {busy:?} is busy, {:?} are unflushed, {:?} under way", self.debts, self.open))
     }
+}
+
+/// Whether what was cached lets pass no more than what is in the tables.
+fn is_fresh(cached: Pte, now: Option<Pte>) -> bool {
+    now.is_some_and(|now| now.frame == cached.frame && now.prot.has(cached.prot) && (now.dirty || !cached.dirty))
 }
 
 /// The page's address.

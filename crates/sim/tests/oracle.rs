@@ -152,7 +152,7 @@ impl World {
 
 /// What an access of the model gives.
 fn access(world: &World, model: &mut Model, at: u64, write: Option<u8>) -> Result<u8, Denied> {
-    let which = usize::from(at % PAGE != 0);
+    let which = usize::from(!at.is_multiple_of(PAGE));
     let page = model.pages.get_mut(&(at / PAGE)).ok_or(Denied::Unmapped)?;
     let allowed = if write.is_some() { page.prot.has(Prot::W) } else { page.prot.bits() != 0 };
     if !allowed {
@@ -247,7 +247,7 @@ fn life<L: Locking>(world: &World, mm: &Mm<Sim, L>, model: Model, others: &[&Act
         if let Some((child, copy)) = child.filter(|_| depth < 2) {
             life(world, &child, copy, &actors, budget / 4);
         }
-        if world.op.get() % 16 == 0 {
+        if world.op.get().is_multiple_of(16) {
             compare_bytes(world, user, &mut actor.model.borrow_mut());
         }
     }
@@ -441,7 +441,7 @@ impl Drop for Named<'_> {
 
 fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     let world = World::new(seed, ops, failing);
-    let _named = Named(&world);
+    let named = Named(&world);
     let mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
     life(&world, &mm, Model::default(), &[], ops);
     drop(mm);
@@ -452,7 +452,7 @@ fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
             assert!(world.files[file].is_dirty(page as u64), "file {file} page {page} is {bytes:?} and not dirty");
         }
     }
-    drop(_named);
+    drop(named);
     drop(world);
     sim.finish();
 }
@@ -485,4 +485,22 @@ fn mmap_lock_without_memory() {
 #[test]
 fn vma_refcount_without_memory() {
     runs::<VmaRefcount>(30_000, 300, true);
+}
+
+/// What one program at a time finds of seeded bugs.
+#[cfg(feature = "sched")]
+#[test]
+fn controls() {
+    if std::env::var_os("SPILE_MUTATE").is_some() {
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let bugs = ["merge-all-identities", "relocate-without-flush", "protect-without-flush", "fork-without-flush", "p9-unclipped"];
+    let found = |bug: &&str| {
+        let mut child = std::process::Command::new(&this);
+        let child = child.args(["--exact", "vma_refcount"]).env("SPILE_MUTATE", format!("bug:{bug}"));
+        !child.output().unwrap().status.success()
+    };
+    let missed: Vec<_> = bugs.iter().filter(|bug| !found(bug)).collect();
+    assert!(missed.is_empty(), "seeded bugs that no seed found: {missed:?}");
 }

@@ -239,10 +239,10 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether memory of `prot` lets it. As on x86, memory that may be written or executed may be read.
+    /// Whether an entry of `prot` lets it.
     pub const fn allowed_by(self, prot: Prot) -> bool {
         match self {
-            Access::Read => prot.bits() != 0,
+            Access::Read => prot.has(Prot::R),
             Access::Write => prot.has(Prot::W),
             Access::Exec => prot.has(Prot::X),
         }

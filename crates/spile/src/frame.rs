@@ -27,7 +27,8 @@ impl<'p, P: Platform> Frame<'p, P> {
     /// A further hold on a frame that may just be freed: none then.
     #[cfg(feature = "file")]
     pub(crate) fn try_share(p: &'p P, id: FrameId) -> Option<Self> {
-        p.meta(id).try_get().then_some(Self { p, id })
+        // Lazily: its drop would give up a hold that was not got.
+        p.meta(id).try_get().then(|| Self { p, id })
     }
 
     /// A new frame that is an empty table.

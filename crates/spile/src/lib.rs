@@ -18,6 +18,7 @@ pub mod backing;
 mod change;
 mod fault;
 mod frame;
+mod identity;
 mod index;
 #[cfg(feature = "linux")]
 pub mod linux;

@@ -176,20 +176,21 @@ impl<P: Platform, L: Locking> Mm<P, L> {
                 Outcome::Done(done) => return Ok(done),
                 Outcome::Denied(denied) => return Err(denied),
                 #[cfg(feature = "linux")]
-                Outcome::Grow => self.grow(at, |added, whole| self.may_grow(added, whole))?,
+                Outcome::Grow => self.grow(at, |added, whole, flags| self.may_grow(added, whole, flags))?,
                 #[cfg(not(feature = "linux"))]
-                Outcome::Grow => self.grow(at, |_, _| true)?,
+                Outcome::Grow => self.grow(at, |_, _, _| true)?,
                 Outcome::Wait(token) => token.wait(),
             }
         }
     }
 
-    /// Lets the mapping above `at` grow down to it, if `allowed` says so of what is added and of its new length in bytes. May sleep.
+    /// Lets the mapping above `at` grow down to it, if `allowed` says so of what is added, its new length in bytes, and its properties. May
+    /// sleep.
     ///
     /// # Errors
     ///
     /// [`Denied`].
-    pub fn grow(&self, at: u64, allowed: impl FnOnce(Range, u64) -> bool) -> Result<(), Denied> {
+    pub fn grow(&self, at: u64, allowed: impl FnOnce(Range, u64, Flags) -> bool) -> Result<(), Denied> {
         let gap = self.layout.stack_gap;
         self.change(|change| change.grow(at, gap, allowed)).map_err(|why| match why {
             crate::change::Ungrown::Refused => Denied::Unmapped,

@@ -67,6 +67,13 @@ impl Usage {
         self.0[kind as usize].load(Ordering::Relaxed)
     }
 
+    /// Counts pages as locked that no locked mapping has.
+    #[cfg(feature = "linux")]
+    pub(crate) fn leak_locked(&self, pages: u64) {
+        let locked = &self.0[Kind::Locked as usize];
+        locked.store(locked.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+    }
+
     pub(crate) fn apply(&self, delta: &Delta) {
         for (number, change) in self.0.iter().zip(delta.0) {
             if change != 0 {

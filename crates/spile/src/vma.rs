@@ -59,6 +59,10 @@ flags! {
     MERGEABLE = 14;
     /// The platform's own: never merged, never expanded.
     SPECIAL = 15;
+    /// May be executed and not even be read, where the processor can withhold that.
+    EXEC_ONLY = 16;
+    /// Faults are to be durable in the file system. Kept, and without effect.
+    SYNC = 17;
 }
 
 impl Flags {
@@ -224,6 +228,12 @@ impl<P: Platform> Attr<P> {
     /// The same, for a part that begins `bytes` further down.
     pub(crate) fn lower(&self, bytes: u64) -> Self {
         self.skip_pages((bytes >> PAGE_SHIFT).wrapping_neg())
+    }
+
+    /// What the MMU lets pass for it, if nothing is withheld: as on x86, what can be written or executed can be read.
+    pub(crate) fn in_mmu(&self) -> Prot {
+        let reads = !self.flags.has(Flags::EXEC_ONLY) && self.prot != Prot::NONE;
+        if reads { self.prot.with(Prot::R) } else { self.prot }
     }
 
     /// Whether stores are seen by others who map the same.

@@ -56,9 +56,14 @@ enum Story {
     Filed,
     Protects,
     Forks,
+    /// The table comes and goes, and nobody pauses.
+    Hurries,
+    /// The table stays, and what is in it is discarded or kept.
+    Keeps,
 }
 
-const STORIES: [Story; 6] = [Story::Alone, Story::Alone, Story::Near, Story::Filed, Story::Protects, Story::Forks];
+const STORIES: [Story; 7] =
+    [Story::Alone, Story::Near, Story::Filed, Story::Protects, Story::Forks, Story::Hurries, Story::Keeps];
 
 fn stage(first: u64, count: u64) -> Range {
     Range::with_len(STAGE + first * PAGE, count * PAGE).unwrap()
@@ -88,8 +93,9 @@ impl<L: Locking> World<L> {
             user.map(Place::Over(Range::page_of(at)), anon).unwrap();
             user.store(at, 1).unwrap();
         }
-        if story == Story::Near {
+        if matches!(story, Story::Near | Story::Keeps) {
             user.map(Place::Over(Range::page_of(NEAR)), anon).unwrap();
+            user.load(NEAR).unwrap();
         }
         if let Some(file) = &world.file {
             let attr =
@@ -101,7 +107,6 @@ impl<L: Locking> World<L> {
             user.map(Place::Over(Range::with_len(FILED, 2 * PAGE).unwrap()), |_| attr(4)).unwrap();
         }
         drop(user);
-        drop(cpu);
         world
     }
 
@@ -123,11 +128,13 @@ impl<L: Locking> World<L> {
             if rng.one_in(3) {
                 user.store(STAGE, 1).unwrap();
             }
-            if rng.one_in(2) {
+            if rng.one_in(4) && self.story != Story::Hurries {
                 cpu.pause();
             }
             match rng.below(4) {
                 _ if self.story == Story::Protects => self.protect_part(&user, &mut rng),
+                _ if self.story == Story::Keeps => self.keep(&user, &mut rng),
+                _ if self.story == Story::Hurries => user.unmap(stage(0, 2)).unwrap(),
                 0 | 1 => {
                     let range = [stage(0, 2), stage(0, 1), stage(1, 1)][rng.below(3) as usize];
                     label(format_args!("unmaps {range}"));
@@ -223,7 +230,7 @@ impl<L: Locking> World<L> {
         }
         for _ in 0..8 {
             let at = STAGE + rng.below(2) * PAGE;
-            match rng.below(if me == 1 { 8 } else { 6 }) {
+            match if self.story == Story::Keeps { 4 } else { rng.below(if me == 1 { 8 } else { 6 }) } {
                 0 | 1 => _ = user.store(at, USERS + me as u8),
                 2 | 3 => {
                     if let Ok(value) = user.load(at) {
@@ -232,7 +239,7 @@ impl<L: Locking> World<L> {
                 }
                 4 => {
                     label("discards");
-                    user.discard_if(stage(0, 2), is_scrap);
+                    user.discard_if(Range::page_of(at), is_scrap);
                 }
                 5 if self.file.is_some() => assert_eq!(user.load(FILED + rng.below(2) * PAGE), Ok(FILE_BYTE)),
                 6 | 7 if self.story == Story::Near => {
@@ -252,7 +259,7 @@ impl<L: Locking> World<L> {
     /// Unmaps what is left: then there are as many frames as at the beginning.
     fn end(self) -> Result<(), String> {
         self.children.lock().unwrap().clear();
-        super::consistent(&self.sim, &self.mm, [BASE..BASE + 16 * PAGE])?;
+        super::consistent(&self.sim, &self.mm, std::iter::once(BASE..BASE + 16 * PAGE))?;
         {
             let cpu = self.sim.cpu(0);
             let user = cpu.enter(&self.mm);
@@ -275,8 +282,11 @@ impl<L: Locking> World<L> {
 
 pub fn one<L: Locking>(seed: u64) -> Outcome {
     let cpus = 2 + seed % 3;
-    let strategy = if seed % 2 == 0 { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
+    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
     let world = World::<L>::new(seed, cpus);
+    if (seed / 2).is_multiple_of(2) {
+        world.sim.stall_one_in(if world.story == Story::Hurries { 8 } else { 24 });
+    }
     let mut run = Run::new(seed).strategy(strategy).expect_steps(STEPS).max_steps(300_000).keep_events(80);
     for number in 0..cpus {
         let world = &world;

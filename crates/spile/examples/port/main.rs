@@ -26,7 +26,7 @@ fn trap(mm: &Space, at: u64, access: Access) -> Result<Done, Denied> {
             Outcome::Done(done) => return Ok(done),
             Outcome::Denied(denied) => return Err(denied),
             Outcome::Wait(token) => token.wait(),
-            Outcome::Grow => mm.grow(at, |_, _| true)?,
+            Outcome::Grow => mm.grow(at, |_, _, _| true)?,
         }
     }
 }

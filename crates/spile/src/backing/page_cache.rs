@@ -27,8 +27,11 @@ const DIRTY: u64 = 4;
 const UNREADABLE: u64 = 8;
 const FRAME_SHIFT: u32 = 12;
 
-/// A file that can be mapped: pages in memory, contents from a store.
-pub struct File<P: Platform> {
+/// An open file that can be mapped. Mappings of one opening merge; those of two do not, though they show the same pages.
+pub struct File<P: Platform>(Arc<Object<P>>);
+
+/// What is open: pages in memory, contents from a store.
+struct Object<P: Platform> {
     p: P,
     /// None: it begins as zeros.
     store: Option<P::Store>,
@@ -66,28 +69,33 @@ impl<P: Platform> File<P> {
     fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Arc<Self>> {
         let root = Frame::alloc_table(&p)?.give();
         let id = p.shared().number();
-        Some(Arc::new(Self { p, store, id, root, len: AtomicU64::new(len) }))
+        Some(Arc::new(Self(Arc::new(Object { p, store, id, root, len: AtomicU64::new(len) }))))
     }
 
-    /// Its number. Never reused.
+    /// The same file, opened once more.
+    pub fn reopen(&self) -> Arc<Self> {
+        Arc::new(Self(self.0.clone()))
+    }
+
+    /// Its number, the same for each opening. Never reused.
     pub fn id(&self) -> u64 {
-        self.id
+        self.0.id
     }
 
     /// The platform.
     pub fn platform(&self) -> &P {
-        &self.p
+        &self.0.p
     }
 
     /// Where its contents come from, if not from nowhere.
     pub fn store(&self) -> Option<&P::Store> {
-        self.store.as_ref()
+        self.0.store.as_ref()
     }
 
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
         // Relaxed: who must not miss a change asks under a table's lock, after the page left the file.
-        self.len.load(Ordering::Relaxed)
+        self.0.len.load(Ordering::Relaxed)
     }
 
     /// Whether it has no bytes.
@@ -97,7 +105,7 @@ impl<P: Platform> File<P> {
 
     /// Lets the file be longer. What is added reads as the store says.
     pub fn extend(&self, len: u64) {
-        self.len.fetch_max(len, Ordering::Relaxed);
+        self.0.len.fetch_max(len, Ordering::Relaxed);
     }
 
     fn pages(&self) -> u64 {
@@ -106,9 +114,9 @@ impl<P: Platform> File<P> {
 
     /// The table and entry of `page`; linked, if `p` may allocate.
     fn slot(&self, page: u64, link: bool) -> Option<(FrameId, usize)> {
-        let p = &self.p;
+        let p = &self.0.p;
         let index = |level: usize| (page >> (BITS * level as u32)) as usize & ((1 << BITS) - 1);
-        let mut table = self.root;
+        let mut table = self.0.root;
         for level in (1..LEVELS).rev() {
             table = match p.table(table).load(index(level)) {
                 0 if !link => return None,
@@ -120,8 +128,8 @@ impl<P: Platform> File<P> {
     }
 
     fn link(&self, parent: FrameId, i: usize) -> Option<FrameId> {
-        let child = Frame::alloc_table(&self.p)?;
-        match self.p.table(parent).exchange(i, 0, encode_frame(child.id())) {
+        let child = Frame::alloc_table(&self.0.p)?;
+        match self.0.p.table(parent).exchange(i, 0, encode_frame(child.id())) {
             Ok(()) => Some(child.give()),
             Err(raw) => {
                 child.free_table();
@@ -174,7 +182,7 @@ impl<P: Platform> File<P> {
         }
         // The file has the hold now.
         frame.give();
-        let read = match &self.store {
+        let read = match &self.0.store {
             Some(store) => store.start_read(self, page, id),
             None => {
                 p.zero(id);
@@ -193,20 +201,20 @@ impl<P: Platform> File<P> {
     /// [`Machine::wake`](crate::Machine::wake) may be called.
     pub fn complete(&self, page: u64, ok: bool) {
         let (table, i) = self.slot(page, false).expect("a page that is being read has its entry");
-        let raw = self.p.table(table).load(i);
+        let raw = self.0.p.table(table).load(i);
         debug_assert_eq!(raw & (READING | HERE), READING, "a read that did not begin was completed");
         let done = if ok { raw & !READING | HERE } else { UNREADABLE };
-        let changed = self.p.table(table).exchange(i, raw, done);
+        let changed = self.0.p.table(table).exchange(i, raw, done);
         debug_assert!(changed.is_ok(), "a page that is being read was changed");
         if !ok {
-            frame::put(&self.p, decode_frame(raw));
+            frame::put(&self.0.p, decode_frame(raw));
         }
-        wait::happened(&self.p, self.thing(page));
+        wait::happened(&self.0.p, self.thing(page));
     }
 
     /// Where those wait who wait for `page`.
     fn thing(&self, page: u64) -> usize {
-        core::ptr::from_ref(self).addr().wrapping_add((page as usize) << 4)
+        Arc::as_ptr(&self.0).addr().wrapping_add((page as usize) << 4)
     }
 
     /// `page`, if it is in memory. A hold on it.
@@ -241,10 +249,12 @@ impl<P: Platform> File<P> {
 
     /// Whether `page` is in memory and differs from the store.
     pub fn is_dirty(&self, page: u64) -> bool {
-        let dirty = |(table, i)| self.p.table(table).load(i) & DIRTY != 0;
+        let dirty = |(table, i)| self.0.p.table(table).load(i) & DIRTY != 0;
         self.slot(page, false).is_some_and(dirty)
     }
+}
 
+impl<P: Platform> Object<P> {
     fn free_under(&self, table: FrameId, level: usize) {
         for i in 0..1 << BITS {
             let raw = self.p.table(table).load(i);
@@ -272,7 +282,7 @@ fn decode_frame(raw: u64) -> FrameId {
     FrameId((raw >> FRAME_SHIFT) as u32)
 }
 
-impl<P: Platform> Drop for File<P> {
+impl<P: Platform> Drop for Object<P> {
     fn drop(&mut self) {
         self.free_under(self.root, LEVELS - 1);
     }
@@ -280,6 +290,6 @@ impl<P: Platform> Drop for File<P> {
 
 impl<P: Platform> fmt::Debug for File<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "file{} of {} bytes", self.id, self.len())
+        write!(f, "file{} of {} bytes", self.id(), self.len())
     }
 }

@@ -22,7 +22,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// # Errors
     ///
     /// [`Ungrown`]; nothing was changed.
-    pub(crate) fn grow(&mut self, at: u64, gap: u64, allowed: impl FnOnce(Range, u64) -> bool) -> Result<(), Ungrown> {
+    pub(crate) fn grow(&mut self, at: u64, gap: u64, allowed: impl FnOnce(Range, u64, Flags) -> bool) -> Result<(), Ungrown> {
         let page = Range::page_of(at);
         if self.at(at).is_some() {
             return Ok(());
@@ -31,12 +31,17 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let Some(vma) = self.first(above).filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN)) else {
             return Err(Ungrown::Refused);
         };
+        // What grows is somebody's, even before it is written.
+        crate::identity::ensure(self.mm, vma);
         let added = Range::of(page.start(), vma.range().start());
         let below = (page.start() > 0).then(|| Range::of(page.start().saturating_sub(gap.max(PAGE)) / PAGE * PAGE, page.start()));
         let too_near = below
             .and_then(|below| self.iter(below).next_back())
             .is_some_and(|below| !below.attr().flags.has(Flags::GROWS_DOWN) && below.attr().prot.bits() != 0);
-        if (too_near && gap > 0) || !allowed(added, vma.range().len() + added.len()) {
+        if (too_near && gap > 0)
+            || vma.attr().backing.page() < added.pages()
+            || !allowed(added, vma.range().len() + added.len(), vma.attr().flags)
+        {
             return Err(Ungrown::Refused);
         }
         let whole = Range::of(added.start(), vma.range().end());

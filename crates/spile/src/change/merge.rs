@@ -24,8 +24,23 @@ pub enum Joins {
     /// With what is below alone: an expansion upwards.
     #[cfg(feature = "linux")]
     Below,
+    /// On both; what is new extends the mapping below, whose relation to a parent does not matter to the one above.
+    #[cfg(feature = "linux")]
+    Extend,
     /// On none.
     None,
+}
+
+impl Joins {
+    #[cfg(feature = "linux")]
+    fn extends(self) -> bool {
+        self == Joins::Extend
+    }
+
+    #[cfg(not(feature = "linux"))]
+    fn extends(self) -> bool {
+        false
+    }
 }
 
 /// Whether `middle` merges with what is below and above.
@@ -37,8 +52,9 @@ pub(super) fn decide<P: Platform>(
 ) -> (bool, bool) {
     let with_below =
         joins != Joins::None && below.is_some_and(|below| are_alike(below, middle) && may_share(below.anon, middle.anon));
+    let may_join = |above: &Piece<'_, P>| may_share(above.anon, middle.anon) || (joins.extends() && !above.anon.is_some());
     let with_above =
-        joins == Joins::Both && above.is_some_and(|above| are_alike(middle, above) && may_share(above.anon, middle.anon));
+        (joins == Joins::Both || joins.extends()) && above.is_some_and(|above| are_alike(middle, above) && may_join(above));
     let both_fit = || match (below, above) {
         (Some(below), Some(above)) => {
             !below.anon.is_some() || !above.anon.is_some() || is_one(below.anon, above.anon) || seeded!("merge-all-identities")

@@ -8,6 +8,22 @@ use crate::platform::Platform;
 use crate::vma::Attr;
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Cuts mappings at both ends of `at`; nothing else changes.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`]; at most one end was cut.
+    #[cfg(feature = "linux")]
+    pub(crate) fn split(&mut self, at: Range) -> Result<(), NoMemory> {
+        for end in [at.start(), at.end()] {
+            let Some(vma) = self.at(end).filter(|vma| vma.range().start() < end) else { continue };
+            let upper = vma.range().above(end).expect("it covers the cut");
+            let attr = vma.attr().skip(end - vma.range().start());
+            drop(self.replace(upper, Some(&New { attr, whose: Whose::TheOlds }), Joins::None)?);
+        }
+        Ok(())
+    }
+
     /// Makes what is at `at`, which lies in one mapping, into `attr`; its pages stay. Rewrites their entries if the permission
     /// changed.
     ///
@@ -16,8 +32,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// [`NoMemory`]; nothing was changed.
     pub(crate) fn alter(&mut self, at: Range, attr: Attr<P>) -> Result<(), NoMemory> {
         let mm = self.mm;
-        let (p, prot) = (mm.platform(), attr.prot);
-        let before = self.at(at.start()).map(|vma| vma.attr().prot);
+        let (p, prot) = (mm.platform(), attr.in_mmu());
+        let before = self.at(at.start()).map(|vma| vma.attr().in_mmu());
         let fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
         if before != Some(prot) {
             let mut gather = Gather::new(p, &mm.table);

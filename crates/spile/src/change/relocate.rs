@@ -71,7 +71,12 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn restate(&mut self, whole: Range, source: &Attr<P>, whose: Whose) -> Result<(), NoMemory> {
         let flags = source.flags.without(Flags::LOCKED.with(Flags::LOCK_ON_FAULT));
         let attr = Attr { flags, ..source.clone() };
-        self.replace(whole, Some(&New { attr, whose }), Joins::None).map(drop)
+        let replaced = self.replace(whole, Some(&New { attr, whose }), Joins::None).map(drop);
+        if replaced.is_ok() && source.flags.has(Flags::LOCKED) {
+            // Linux goes on counting what it unlocks here.
+            self.mm.usage.leak_locked(whole.pages());
+        }
+        replaced
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     spot: &Spot<'_, P>,
     access: Access,
 ) -> Resolved<'m, P> {
-    let (p, prot) = (mm.platform(), hold.vma().attr().prot);
+    let (p, prot) = (mm.platform(), hold.vma().attr().in_mmu());
     if access != Access::Write {
         // All readers of untouched memory share one frame, which nobody owns.
         let zero = Pte::new(p.zero_frame(), prot.without(Prot::W));

@@ -16,11 +16,11 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     spot: &Spot<'_, P>,
     seen: Pte,
 ) -> Resolved<'m, P> {
-    let (p, prot) = (mm.platform(), hold.vma().attr().prot);
-    let is_sole = |pte: Pte| pte.frame != p.zero_frame() && p.meta(pte.frame).refs() == 1;
+    let (p, prot) = (mm.platform(), hold.vma().attr().in_mmu());
+    let is_sole = |pte: Pte| seeded!("reuse-a-shared-page") || pte.frame != p.zero_frame() && p.meta(pte.frame).refs() == 1;
     // Asked again under the table's lock, where nobody can share the page: a fork claims the mapping first.
     let reuse = |now: Pte| is_sole(now).then(|| own(now.frame, prot));
-    if is_sole(seen) || seeded!("reuse-a-shared-page") {
+    if is_sole(seen) {
         spot.upgrade(|| hold.still_valid(), reuse)?;
         return Ok(Done::Reused);
     }

@@ -10,8 +10,8 @@ use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use alloc::sync::Arc;
 
-/// How many pages of a file one fault maps, if they are there.
-const AROUND: u64 = 16;
+/// How many pages of a file one fault maps, if they are there: a part of one table.
+const AROUND: u64 = if cfg!(loom) { 2 } else { 16 };
 
 /// The first access to a page of a file mapping.
 pub(super) fn fault<'m, P: Platform, L: Locking>(
@@ -23,6 +23,12 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
 ) -> Resolved<'m, P> {
     let p = mm.platform();
     let (vma, page) = (hold.vma(), hold.vma().page_at(spot.at()));
+    let (attr, write) = (vma.attr(), access == Access::Write);
+    let copies = write && !attr.is_shared();
+    if copies {
+        // Before it is known whether there is a page, as Linux does.
+        identify(mm, vma)?;
+    }
     let cached = match file.page(p, page) {
         Found::Here(frame) => frame,
         Found::Reading(token) => return Err(Failed::Wait(token)),
@@ -31,20 +37,18 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     };
     // P1: the page may leave its file, or the file end before it, until the entry is written.
     let good = || hold.still_valid() && file.still_has(p, page, cached.id());
-    let (attr, write) = (vma.attr(), access == Access::Write);
-    if write && !attr.is_shared() {
-        identify(mm, vma)?;
+    if copies {
         let copy = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
         p.copy(cached.id(), copy.id());
-        spot.install(own(copy.id(), attr.prot), good)?;
+        spot.install(own(copy.id(), attr.in_mmu()), good)?;
         copy.give();
         return Ok(Done::Copied);
     }
     let new = if write {
         file.set_dirty(p, page);
-        own(cached.id(), attr.prot)
+        own(cached.id(), attr.in_mmu())
     } else {
-        Pte::new(cached.id(), attr.prot.without(Prot::W))
+        Pte::new(cached.id(), attr.in_mmu().without(Prot::W))
     };
     spot.install(new, good)?;
     cached.give();
@@ -61,7 +65,7 @@ fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file
     let window = Range::of(window, window + AROUND * PAGE);
     let held = if spile_sync::seeded!("p9-unclipped") { window } else { hold.range() };
     let Some(window) = window.overlap(held) else { return };
-    let prot = hold.vma().attr().prot.without(Prot::W);
+    let prot = hold.vma().attr().in_mmu().without(Prot::W);
     let first = hold.vma().page_at(hold.vma().range().start());
     let page_at = |at: u64| first.wrapping_add(at.wrapping_sub(hold.vma().range().start()) / PAGE);
     mm.table.install_around(
@@ -84,7 +88,7 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     seen: Pte,
 ) -> Resolved<'m, P> {
     let (p, page) = (mm.platform(), hold.vma().page_at(spot.at()));
-    let prot = hold.vma().attr().prot;
+    let prot = hold.vma().attr().in_mmu();
     let good = || hold.still_valid() && file.still_has(p, page, seen.frame);
     file.set_dirty(p, page);
     spot.upgrade(good, |now| Some(own(now.frame, prot)))?;

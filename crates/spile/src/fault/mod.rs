@@ -23,13 +23,13 @@ mod cow;
 mod file;
 
 use crate::addr::{Access, PAGE, TABLE_END};
+use crate::identity;
 use crate::locking::{Locking, Miss, Slowly, Stable};
 use crate::mm::Mm;
 use crate::paging::{Lost, Pte};
 use crate::platform::Platform;
-use crate::vma::{AnonId, Backing, Vma};
+use crate::vma::{Backing, Vma};
 use crate::wait::Token;
-use spile_rcu::Rcu;
 
 /// How a fault ended.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ fn resolve<'m, P: Platform, L: Locking>(
     access: Access,
 ) -> Resolved<'m, P> {
     let attr = hold.vma().attr();
-    if !access.allowed_by(attr.prot) {
+    if !access.allowed_by(attr.in_mmu()) {
         return Err(Failed::Denied(Denied::Protected));
     }
     let spot = mm.table.spot(mm.platform(), page);
@@ -164,33 +164,10 @@ fn resolve<'m, P: Platform, L: Locking>(
     }
 }
 
-/// Sees to it that the mapping has an anonymous identity before its first private page: a neighbour's, if they could merge, or a new
-/// one.
+/// Sees to it that the mapping has an anonymous identity before its first private page.
 #[inline]
 fn identify<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Result<(), Failed<'static, P>> {
-    if vma.anon.get().is_some() || identify_anew(mm, vma) { Ok(()) } else { Err(Failed::Stale) }
-}
-
-/// False if somebody is about to replace the mapping.
-#[cold]
-fn identify_anew<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> bool {
-    let id = neighbours_identity(mm, vma).unwrap_or_else(|| AnonId::new(mm.platform().shared().number()));
-    vma.anon.set(id)
-}
-
-/// The identity of the mapping above, or else below, if nothing but permission keeps the two apart.
-fn neighbours_identity<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Option<AnonId> {
-    let section = mm.platform().rcu().read();
-    let range = vma.range();
-    let above = mm.index.find(&section, range.end()).filter(|above| continues(vma, above));
-    let below = || mm.index.find(&section, range.start().checked_sub(1)?).filter(|below| continues(below, vma));
-    let usable = |other: &Vma<P, L>| Some(other.anon.get()).filter(|id| id.is_some() && !id.is_inherited());
-    above.and_then(usable).or_else(|| below().and_then(usable))
-}
-
-fn continues<P: Platform, L: Locking>(low: &Vma<P, L>, high: &Vma<P, L>) -> bool {
-    let (a, b) = (low.attr(), high.attr());
-    low.range().end() == high.range().start() && a.flags == b.flags && a.backing.continues_into(low.range().pages(), &b.backing)
+    if identity::ensure(mm, vma) { Ok(()) } else { Err(Failed::Stale) }
 }
 
 /// What a fault installs where the page is the mapping's own.

@@ -86,18 +86,5 @@ pub mod map {
     pub const SYNC: u32 = 0x8_0000;
     pub const FIXED_NOREPLACE: u32 = 0x10_0000;
     /// What `MAP_SHARED_VALIDATE` knows without help of a file.
-    pub(crate) const LEGACY: u32 = SHARED
-        | PRIVATE
-        | FIXED
-        | ANONYMOUS
-        | 0x40
-        | GROWSDOWN
-        | 0x800
-        | 0x1000
-        | LOCKED
-        | NORESERVE
-        | POPULATE
-        | NONBLOCK
-        | STACK
-        | 0x4_0000;
+    pub(crate) const LEGACY: u32 = 0x7c07_f9f3;
 }

@@ -78,10 +78,13 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 
     /// Whether a mapping that grows may take in `added`, and be `whole` bytes long.
-    pub(crate) fn may_grow(&self, added: Range, whole: u64) -> bool {
+    pub(crate) fn may_grow(&self, added: Range, whole: u64, flags: Flags) -> bool {
         let limits = self.limits();
         let total = self.usage.get(Kind::Total) + added.pages();
-        added.start() >= super::MIN_ADDR && whole <= limits.get(Limit::Stack) && total <= limits.pages(Limit::AddressSpace)
+        added.start() >= self.layout.all.start()
+            && whole <= limits.get(Limit::Stack)
+            && total <= limits.pages(Limit::AddressSpace)
+            && (!flags.has(Flags::LOCKED) || self.may_lock(added.pages()))
     }
 
     /// Whether nothing at all may be locked.

@@ -1,7 +1,7 @@
 //! madvise(2), and names of anonymous memory (prctl's `PR_SET_VMA_ANON_NAME`).
 
 use super::{Errno, page_align, populate};
-use crate::addr::{Access, PAGE, Range};
+use crate::addr::{Access, PAGE, Prot, Range};
 use crate::change::Change;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
@@ -123,7 +123,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             let allowed = {
                 let section = spile_rcu::Rcu::read(self.platform().rcu());
                 let vma = self.index.find(&section, at).ok_or(Errno::ENOMEM)?;
-                access.allowed_by(vma.attr().prot)
+                vma.attr().prot.has(if access == Access::Write { Prot::W } else { Prot::R })
             };
             if !allowed {
                 return Err(Errno::EINVAL);

@@ -53,7 +53,13 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         if self.may_not_lock() {
             return Err(Errno::EPERM);
         }
-        let Some(range) = widened(addr, len)? else { return Ok(()) };
+        let range = widened(addr, len);
+        let pages = page_align(len.wrapping_add(addr % PAGE)) >> PAGE_SHIFT;
+        if range.is_err() && pages > self.limits().get(Limit::Locked) >> PAGE_SHIFT {
+            // The limit is looked at before the end is.
+            return Err(Errno::ENOMEM);
+        }
+        let Some(range) = range? else { return Ok(()) };
         self.change(|change| {
             let locked = |vma: &crate::Vma<P, L>| vma.attr().flags.has(Flags::LOCKED);
             let already = change.iter(range).filter(|vma| locked(vma)).filter_map(|vma| vma.range().overlap(range));

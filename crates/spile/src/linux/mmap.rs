@@ -1,6 +1,6 @@
 //! mmap(2).
 
-use super::{Errno, MIN_ADDR, Opened, TASK_SIZE, map, page_align};
+use super::{Errno, Opened, TASK_SIZE, map, page_align};
 use crate::addr::{PAGE, PAGE_SHIFT, Prot, Range};
 use crate::backing::File;
 use crate::change::Change;
@@ -11,7 +11,7 @@ use crate::vma::{Attr, Backing, Flags};
 
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// Maps `len` bytes of `file`, from `offset` on, or of anonymous memory, and says where. `prot` and `flags` are Linux's. With
-    /// `MAP_SHARED | MAP_ANONYMOUS` the caller passes what is shared as `file`: see [`Mm::mmap_shared_anon`]. May sleep.
+    /// `MAP_ANONYMOUS` a file is ignored. May sleep.
     ///
     /// # Errors
     ///
@@ -21,7 +21,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Err(Errno::EINVAL);
         }
         let file = if flags & map::ANONYMOUS != 0 { None } else { Some(file.ok_or(Errno::EBADF)?) };
-        let request = Request::new(addr, len, prot, flags, offset)?;
+        let request = Request { exec_only: self.exec_only(prot), ..Request::new(addr, len, prot, flags, offset)? };
         let (at, locked) = self.change(|change| request.perform(change, file))?;
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if populate || locked {
@@ -39,6 +39,7 @@ struct Request {
     prot: Prot,
     flags: u32,
     offset: u64,
+    exec_only: Flags,
 }
 
 impl Request {
@@ -47,7 +48,7 @@ impl Request {
             return Err(Errno::EINVAL);
         }
         let flags = if flags & map::FIXED_NOREPLACE != 0 { flags | map::FIXED } else { flags };
-        let addr = if flags & map::FIXED != 0 { addr } else { round_hint(addr) };
+        let addr = if flags & map::FIXED != 0 { addr } else { addr & !(PAGE - 1) };
         let len = page_align(len);
         if len == 0 {
             return Err(Errno::ENOMEM);
@@ -55,7 +56,7 @@ impl Request {
         if (offset >> PAGE_SHIFT).checked_add(len >> PAGE_SHIFT).is_none() {
             return Err(Errno::EOVERFLOW);
         }
-        Ok(Self { addr, len, prot: Prot::from_bits(prot), flags, offset })
+        Ok(Self { addr, len, prot: Prot::from_bits(prot), flags, offset, exec_only: Flags::NONE })
     }
 
     fn has(&self, flag: u32) -> bool {
@@ -88,6 +89,8 @@ impl Request {
         };
         let replaced = change.mapped_pages(at);
         if !change.mm.may_expand(attr.prot, attr.flags, at.pages() - replaced) {
+            // Linux has cut out what is replaced by then, and puts it back in pieces.
+            change.split(at)?;
             return Err(Errno::ENOMEM);
         }
         change.fits_when_cut(at)?;
@@ -100,7 +103,9 @@ impl Request {
             return Err(Errno::ENOMEM);
         }
         if !self.has(map::FIXED) {
-            return change.unmapped_area(self.addr, self.len).ok_or(Errno::ENOMEM);
+            let lowest = change.mm.layout.all.start();
+            let hint = if self.addr == 0 { 0 } else { self.addr.max(lowest) };
+            return change.unmapped_area(hint, self.len).ok_or(Errno::ENOMEM);
         }
         if self.addr > TASK_SIZE - self.len {
             return Err(Errno::ENOMEM);
@@ -108,7 +113,7 @@ impl Request {
         if !self.addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
-        if self.addr < MIN_ADDR {
+        if self.addr < change.mm.layout.all.start() {
             return Err(Errno::EPERM);
         }
         Ok(Range::of(self.addr, self.addr + self.len))
@@ -120,12 +125,19 @@ impl Request {
             .with(Flags::when(self.has(map::LOCKED), Flags::LOCKED))
             .with(Flags::when(self.has(map::NORESERVE), Flags::NO_RESERVE))
             .with(Flags::when(self.has(map::STACK), Flags::NO_HUGE_PAGE))
+            .with(Flags::when(self.has(map::SYNC), Flags::SYNC))
+            .with(self.exec_only)
     }
 
     fn file_attr<P: Platform>(&self, opened: &Opened<P>) -> Result<Attr<P>, Errno> {
+        // The longest file there can be.
+        let last = (i64::MAX as u64).checked_sub(self.len).ok_or(Errno::EOVERFLOW)?;
+        if self.offset >> PAGE_SHIFT > last >> PAGE_SHIFT {
+            return Err(Errno::EOVERFLOW);
+        }
         let shared = match self.flags & map::TYPE {
             map::SHARED => true,
-            map::SHARED_VALIDATE if self.flags & !(map::LEGACY | map::FIXED_NOREPLACE | map::SHARED_VALIDATE) != 0 => {
+            map::SHARED_VALIDATE if self.flags & !map::LEGACY != 0 => {
                 return Err(Errno::EOPNOTSUPP);
             }
             map::SHARED_VALIDATE => true,
@@ -169,11 +181,6 @@ pub(super) fn accounted<P: Platform>(attr: Attr<P>) -> Attr<P> {
     Attr { flags: attr.flags.with(Flags::when(counts, Flags::ACCOUNTED)), ..attr }
 }
 
-fn round_hint(addr: u64) -> u64 {
-    let hint = addr & !(PAGE - 1);
-    if hint != 0 && hint < MIN_ADDR { MIN_ADDR } else { hint }
-}
-
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// How many pages of `at` are mapped.
     fn mapped_pages(&self, at: Range) -> u64 {
@@ -198,7 +205,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn highest_area(&self, len: u64) -> Option<Range> {
         let mut high = self.mm.layout.base;
         loop {
-            let at = self.highest_gap(len, Range::new(MIN_ADDR, high).ok()?)?;
+            let at = self.highest_gap(len, Range::new(self.mm.layout.all.start(), high).ok()?)?;
             match self.intruded(at) {
                 None => return Some(at),
                 Some(limit) => high = limit,

@@ -33,11 +33,15 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Err(Errno::EINVAL);
         }
         let Ok(range) = Range::new(addr, end.min(super::TASK_SIZE)) else { return Err(Errno::ENOMEM) };
-        self.change(|change| {
+        let (range, done) = self.change(|change| {
             let range = change.grown(range, grows)?;
-            change.mprotect(range, Prot::from_bits(bits))?;
-            if end > range.end() { Err(Errno::ENOMEM) } else { Ok(()) }
-        })
+            let done = change.mprotect(range, bits);
+            Ok::<_, Errno>((range, done))
+        })?;
+        if bits & prot::WRITE != 0 {
+            self.populate_locked(range);
+        }
+        done.and(if end > range.end() { Err(Errno::ENOMEM) } else { Ok(()) })
     }
 }
 
@@ -56,7 +60,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
     }
 
-    fn mprotect(&mut self, range: Range, prot: Prot) -> Result<(), Errno> {
+    fn mprotect(&mut self, range: Range, bits: u32) -> Result<(), Errno> {
+        let (prot, exec_only) = (Prot::from_bits(bits), self.mm.exec_only(bits));
         let mut rest = Some(range);
         while let Some(now) = rest {
             let vma = self.at(now.start()).ok_or(Errno::ENOMEM)?;
@@ -65,8 +70,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             if prot.has(Prot::W) && !old.flags.has(Flags::MAY_WRITE) {
                 return Err(Errno::EACCES);
             }
-            if old.prot != prot {
-                let mut attr = Attr { prot, ..old.skip(part.start() - whole.start()) };
+            let flags = old.flags.without(Flags::EXEC_ONLY).with(exec_only);
+            if old.prot != prot || old.flags != flags {
+                let mut attr = Attr { prot, flags, ..old.skip(part.start() - whole.start()) };
                 let was = (old.prot, old.flags);
                 self.account(&mut attr, was, part, vma.anon().is_some())?;
                 let cuts = usize::from(part.start() > whole.start()) + usize::from(part.end() < whole.end());

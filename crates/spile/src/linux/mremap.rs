@@ -182,7 +182,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         let attr = vma.attr().skip(whole.len());
         let (whose, locked) = (Whose::This(vma.anon()), attr.flags.has(Flags::LOCKED));
-        drop(self.replace(added, Some(&New { attr, whose }), Joins::Both)?);
+        drop(self.replace(added, Some(&New { attr, whose }), Joins::Extend)?);
         Ok(Some(locked.then_some(added)))
     }
 

@@ -6,6 +6,7 @@ use crate::fault::Denied;
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
+use crate::vma::Flags;
 
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// Makes every page of `range` accessible as its mapping allows: written to where it is private and writable, read otherwise.
@@ -15,6 +16,19 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             let access = self.populating_access(at).ok_or(Errno::ENOMEM)?;
             self.fault_and_wait(at, access).map(drop).map_err(errno_of)
         })
+    }
+
+    /// Locked private memory that has become writable has its own pages at once.
+    pub(super) fn populate_locked(&self, range: Range) {
+        let mut from = range.start();
+        while let Some(mapping) = self.mapping_from(from).filter(|mapping| mapping.range.start() < range.end()) {
+            let locked = mapping.flags.has(Flags::LOCKED) && !mapping.flags.has(Flags::LOCK_ON_FAULT);
+            if locked && !mapping.is_shared() && mapping.prot.has(Prot::W) {
+                let part = mapping.range.overlap(range).expect("it begins before the end");
+                let _ = self.populate(part);
+            }
+            from = mapping.range.end();
+        }
     }
 
     fn populating_access(&self, at: u64) -> Option<Access> {

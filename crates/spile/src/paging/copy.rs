@@ -18,7 +18,7 @@ impl<P: Platform> PageTable<P> {
     pub fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
-            let Some(from) = self.leaf(p, part.start()) else { continue };
+            let Some(from) = self.leaf_or_never(p, part.start()) else { continue };
             // Asked under its lock: a fault that came in before the claims may be replacing its only page.
             if Self::lock(p, from).is_none_or(|from| from.is_empty()) {
                 continue;

@@ -13,7 +13,7 @@ impl<P: Platform> PageTable<P> {
     pub fn protect(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, prot: impl Fn(Pte) -> Prot) {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
-            let Some(locked) = self.leaf(p, part.start()).and_then(|leaf| Self::lock(p, leaf)) else { continue };
+            let Some(locked) = self.leaf_or_never(p, part.start()).and_then(|leaf| Self::lock(p, leaf)) else { continue };
             for at in (part.start()..part.end()).step_by(PAGE as usize) {
                 let Some(old) = locked.get(index(at, 0)) else { continue };
                 let new = old.with_prot(prot(old));

@@ -22,7 +22,7 @@ impl<P: Platform> PageTable<P> {
     /// [`Lost::NoMemory`]; tables may have been linked.
     pub fn prepare_relocation(&self, p: &P, from: Range, to: u64) -> Result<(), Lost> {
         let _section = p.rcu().read();
-        for part in parts(from, 1).filter(|part| self.leaf(p, part.start()).is_some()) {
+        for part in parts(from, 1).filter(|part| self.leaf_or_never(p, part.start()).is_some()) {
             for target in parts(Range::of(part.start() - from.start() + to, part.end() - from.start() + to), 1) {
                 while self.leaf_or_link(p, target.start(), &|| true)?.is_none() {}
             }

@@ -250,6 +250,21 @@ impl<P: Platform> PageTable<P> {
         })
     }
 
+    /// As [`leaf`](Self::leaf), for who has claimed: if there is none, none will be linked by a fault whose hold ended with the claim.
+    pub(super) fn leaf_or_never(&self, p: &P, at: u64) -> Option<FrameId> {
+        (1..LEVELS).rev().try_fold(self.root, |table, level| Self::child(p, table, index(at, level)))
+    }
+
+    /// What entry `i` of an inner table leads to. If to nothing, then the table's lock was taken to see that (P2): who links there later
+    /// has seen the caller's claim.
+    pub(super) fn child(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
+        let mut raw = p.table(table).load(i);
+        if raw == 0 && !seeded!("p2-skip-empty") {
+            raw = Self::lock(p, table).map_or(0, |locked| locked.raw(i));
+        }
+        (raw != 0).then(|| p.decode_table(raw))
+    }
+
     /// The entry of `at`, without a lock: what it was at some moment of this call.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
         self.spot(p, at).seen()

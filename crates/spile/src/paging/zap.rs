@@ -75,15 +75,6 @@ impl<P: Platform> PageTable<P> {
         })
     }
 
-    /// What entry `i` of an inner table leads to. If to nothing, then the table's lock was taken to see that (P2).
-    fn child(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
-        let mut raw = p.table(table).load(i);
-        if raw == 0 && !seeded!("p2-skip-empty") {
-            raw = Self::lock(p, table).map_or(0, |locked| locked.raw(i));
-        }
-        (raw != 0).then(|| p.decode_table(raw))
-    }
-
     fn zap_leaf(&self, p: &P, table: FrameId, range: Range, gather: &mut Gather<'_, P>, hold: &impl Hold) -> bool {
         let mut rest = Some(range);
         while let Some(now) = rest {

@@ -1,0 +1,46 @@
+//! The kernel and the core agree.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use spile::{Locking, MmapLock, VmaRefcount};
+use spile_judge::compare::{Judge, Options, Report};
+use spile_judge::host::{self, Host};
+use spile_judge::us::Us;
+use spile_judge::{Lost, Subject, World};
+
+/// Judges the core by the kernel. `None` where there is no kernel to ask, which is printed.
+fn judge<L: Locking>(calls: u64, seed: u64) -> Option<Report> {
+    let world = match host::traits() {
+        Ok(traits) => World::new(traits),
+        Err(Lost(why)) => {
+            println!("skipped: {why}");
+            return None;
+        }
+    };
+    let left = |world: &World| Ok(Box::new(Host::new(world)?) as Box<dyn Subject>);
+    let right = |world: &World| Ok(Box::new(Us::<L>::new(world)) as Box<dyn Subject>);
+    let options = Options { tries: 60, ..Options::default() };
+    Some(Judge::new(&world, &left, &right, options).run(seed, calls, 400).expect("a side was lost"))
+}
+
+fn must_agree<L: Locking>(calls: u64, seed: u64) {
+    let Some(report) = judge::<L>(calls, seed) else { return };
+    println!("Linux {}\n{}", host::kernel_release(), report.tally.matrix());
+    if let Some(finding) = &report.finding {
+        panic!("{finding}");
+    }
+    assert!(report.tally.success_share() >= 0.6, "{}", report.tally.success_share());
+}
+
+fn calls() -> u64 {
+    std::env::var("SPILE_JUDGE_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(20_000)
+}
+
+#[test]
+fn the_core_and_the_kernel_agree() {
+    must_agree::<VmaRefcount>(calls(), 7);
+}
+
+#[test]
+fn the_core_with_one_lock_and_the_kernel_agree() {
+    must_agree::<MmapLock>(calls() / 4, 8);
+}
