@@ -31,17 +31,17 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let Some(vma) = self.first(above).filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN)) else {
             return Err(Ungrown::Refused);
         };
-        // What grows is somebody's, even before it is written.
-        crate::identity::ensure(self.mm, vma);
         let added = Range::of(page.start(), vma.range().start());
         let below = (page.start() > 0).then(|| Range::of(page.start().saturating_sub(gap.max(PAGE)) / PAGE * PAGE, page.start()));
         let too_near = below
             .and_then(|below| self.iter(below).next_back())
             .is_some_and(|below| !below.attr().flags.has(Flags::GROWS_DOWN) && below.attr().prot.bits() != 0);
-        if (too_near && gap > 0)
-            || vma.attr().backing.page() < added.pages()
-            || !allowed(added, vma.range().len() + added.len(), vma.attr().flags)
-        {
+        if too_near && gap > 0 {
+            return Err(Ungrown::Refused);
+        }
+        // What grows is somebody's, even before it is written, and even if it may not grow.
+        crate::identity::ensure(self.mm, vma);
+        if vma.attr().backing.page() < added.pages() || !allowed(added, vma.range().len() + added.len(), vma.attr().flags) {
             return Err(Ungrown::Refused);
         }
         let whole = Range::of(added.start(), vma.range().end());

@@ -33,13 +33,14 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Err(Errno::EINVAL);
         }
         let Ok(range) = Range::new(addr, end.min(super::TASK_SIZE)) else { return Err(Errno::ENOMEM) };
+        let mut gained = None;
         let (range, done) = self.change(|change| {
             let range = change.grown(range, grows)?;
-            let done = change.mprotect(range, bits);
+            let done = change.mprotect(range, bits, &mut gained);
             Ok::<_, Errno>((range, done))
         })?;
-        if bits & prot::WRITE != 0 {
-            self.populate_locked(range);
+        if let Some(gained) = gained {
+            self.populate_locked(gained);
         }
         done.and(if end > range.end() { Err(Errno::ENOMEM) } else { Ok(()) })
     }
@@ -60,7 +61,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
     }
 
-    fn mprotect(&mut self, range: Range, bits: u32) -> Result<(), Errno> {
+    /// Says in `gained` between where and where locked private memory became writable.
+    fn mprotect(&mut self, range: Range, bits: u32, gained: &mut Option<Range>) -> Result<(), Errno> {
         let (prot, exec_only) = (Prot::from_bits(bits), self.mm.exec_only(bits));
         let mut rest = Some(range);
         while let Some(now) = rest {
@@ -79,7 +81,12 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
                 if cuts > 0 && !self.mm.may_split() {
                     return Err(Errno::ENOMEM);
                 }
+                let (was_prot, was_flags) = was;
                 self.alter(part, attr)?;
+                let gains = prot.has(Prot::W) && !was_prot.has(Prot::W);
+                if gains && was_flags.has(Flags::LOCKED) && !was_flags.has(Flags::SHARED) {
+                    *gained = Some(gained.map_or(part, |before: Range| before.around(part)));
+                }
             }
             step(&mut rest, part);
         }

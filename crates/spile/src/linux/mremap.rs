@@ -181,7 +181,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             return Ok(None);
         }
         let attr = vma.attr().skip(whole.len());
-        let (whose, locked) = (Whose::This(vma.anon()), attr.flags.has(Flags::LOCKED));
+        let (whose, locked) = (Whose::This(vma.anon()), comes_in(attr.flags));
         drop(self.replace(added, Some(&New { attr, whose }), Joins::Extend)?);
         Ok(Some(locked.then_some(added)))
     }
@@ -212,7 +212,12 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         } else {
             self.relocate(Range::of(old, old + old_len), to, keep)?;
         }
-        let populate = (new_len > old_len && flags.has(Flags::LOCKED)).then(|| Range::of(to.start() + old_len, to.end()));
+        let populate = (new_len > old_len && comes_in(flags)).then(|| Range::of(to.start() + old_len, to.end()));
         Ok((to.start(), populate))
     }
+}
+
+/// Whether what is added is brought into memory at once.
+fn comes_in(flags: Flags) -> bool {
+    flags.has(Flags::LOCKED) && !flags.has(Flags::LOCK_ON_FAULT)
 }
