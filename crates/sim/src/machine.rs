@@ -4,8 +4,9 @@
 //! only when it is woken: a missed wake-up is found.
 //!
 //! **Mechanism.** A thread carries the number of the CPU it stands for. Sleeping is waiting for a count of wake-ups to go up: by spinning
-//! under the seeded scheduler, where that is passing the baton, and by a condition variable else. While a CPU
-//! sleeps, and between operations if it is not held busy, others flush it on its behalf, as a request interrupts an idle CPU.
+//! under the seeded scheduler, where that is passing the baton, and by a condition variable else. Requests are served by a CPU itself
+//! where it spins and between operations, or on its behalf, as if they interrupted it: while it sleeps, between operations that no
+//! [`run_on`](crate::Sim::run_on) holds together, and on every second machine, by its seed, whenever no access is under way.
 
 use crate::rng::Rng;
 use crate::store::Device;
