@@ -1,0 +1,614 @@
+//! Exhaustive models of the shipped core, weak memory included.
+#![cfg(loom)]
+
+mod model;
+
+use model::host::{PLAIN, Setting};
+use model::optimistic::Optimistic;
+use model::{Race, Side, Space, at, page, pages};
+use spile::locking::Miss;
+use spile::paging::Gather;
+use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Place, Platform as _, Prot, VmaRefcount};
+use spile_rcu::Rcu as _;
+use std::sync::Mutex;
+
+macro_rules! in_each_design {
+    ($($(#[$doc:meta])* $name:ident => $model:ident;)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            $model::<MmapLock>();
+            $model::<VmaRefcount>();
+            $model::<Optimistic>();
+        }
+    )*};
+}
+
+/// A page that was written is there, and another of the same mapping is not.
+fn half_full<L: Locking>(s: &mut Space<L>) {
+    s.map(pages(0, 2), Prot::RW);
+    s.put(at(0), 7).unwrap();
+}
+
+/// The zero page is there, and another of the same mapping is not.
+fn half_zero<L: Locking>(s: &mut Space<L>) {
+    s.map(pages(0, 2), Prot::RW);
+    s.fault(at(0), Access::Read).unwrap();
+}
+
+fn unmaps<L: Locking>(s: &Space<L>) {
+    s.mm.unmap(pages(0, 2)).unwrap();
+    assert_eq!((s.entry(at(0)), s.entry(at(1))), (None, None), "unmapped, and there is a page");
+}
+
+fn stays_unmapped<L: Locking>(s: &Space<L>) {
+    assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Unmapped));
+}
+
+fn done(fault: Result<spile::Done, Denied>) {
+    fault.expect("mapped before, during and after");
+}
+
+/// A fault that comes before or after an unmap.
+fn writes<L: Locking, const N: u64>(s: &Space<L>) {
+    assert!(matches!(s.fault(at(N), Access::Write), Ok(_) | Err(Denied::Unmapped)));
+}
+
+fn unmap_of_nothing<L: Locking>() {
+    let before = |s: &mut Space<L>| s.map(pages(0, 2), Prot::RW);
+    Race { setting: PLAIN, preemptions: 3, before, sides: vec![unmaps, writes::<L, 0>], after: stays_unmapped }.run();
+}
+
+fn unmap_of_a_neighbour<L: Locking>() {
+    Race { setting: PLAIN, preemptions: 3, before: half_full, sides: vec![unmaps, writes::<L, 1>], after: stays_unmapped }.run();
+}
+
+fn unmap_of_a_zero_page<L: Locking>() {
+    Race { setting: PLAIN, preemptions: 3, before: half_zero, sides: vec![unmaps, writes::<L, 0>], after: stays_unmapped }.run();
+}
+
+/// The old contents, then the new; never a hole, and never the old in the new mapping.
+fn map_over<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: half_full,
+        sides: vec![|s| s.map(page(0), Prot::RW.with(Prot::X)), |s| {
+            let seen = [s.get(at(0)), s.get(at(0))].map(|byte| byte.expect("mapped before, during and after"));
+            assert!([[7, 7], [7, 0], [0, 0]].contains(&seen), "{seen:?}");
+        }],
+        after: |s| assert_eq!(s.get(at(0)), Ok(0), "the old page is in the new mapping"),
+    }
+    .run();
+}
+
+/// A write that finds the old mapping's table empty, or full, and then the new mapping.
+fn map_over_and_write<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| s.map(pages(0, 2), Prot::RW),
+        sides: vec![
+            |s| {
+                s.map(page(0), Prot::R);
+                assert_ne!(s.entry(at(0)).map(|pte| pte.prot), Some(Prot::RW), "the old mapping's page");
+            },
+            |s| assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Protected))),
+        ],
+        after: |s| assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected)),
+    }
+    .run();
+}
+
+fn protects<L: Locking>(s: &Space<L>) {
+    s.mm.protect(pages(0, 2), Prot::R).unwrap();
+    let writable = |n| s.entry(at(n)).is_some_and(|pte| pte.prot.has(Prot::W));
+    assert!(!writable(0) && !writable(1), "protected, and a page can be written");
+}
+
+fn protect_of<L: Locking>(before: fn(&mut Space<L>)) {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before,
+        sides: vec![protects, |s| assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Protected)))],
+        after: |s| {
+            assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected));
+            s.get(at(0)).unwrap();
+        },
+    }
+    .run();
+}
+
+fn protect_of_nothing<L: Locking>() {
+    protect_of::<L>(|s| s.map(pages(0, 2), Prot::RW));
+}
+
+fn protect_of_pages<L: Locking>() {
+    protect_of::<L>(half_full);
+    protect_of::<L>(half_zero);
+}
+
+/// Both are done, and one page is there, with one owner.
+fn two_faults<L: Locking>() {
+    // Until it is not `Spurious`: who lost to another's fault looks again.
+    let write: Side<L> = |s| {
+        while !s.entry(at(0)).is_some_and(|pte| pte.prot.has(Prot::W)) {
+            s.fault(at(0), Access::Write).unwrap();
+        }
+    };
+    let read: Side<L> = |s| done(s.fault(at(0), Access::Read));
+    let sides = [vec![write, write], vec![write, read], vec![write, write]];
+    let befores: [fn(&mut Space<L>); 3] = [|s| s.map(page(0), Prot::RW), |s| s.map(page(0), Prot::RW), half_zero];
+    for (before, sides) in befores.into_iter().zip(sides) {
+        Race::<L> {
+            setting: PLAIN,
+            preemptions: 3,
+            before,
+            sides,
+            after: |s| {
+                let pte = s.entry(at(0)).unwrap();
+                assert!(pte.prot.has(Prot::W) && pte.frame != s.host.zero_frame(), "{pte:?} after a write");
+                assert_eq!(s.host.meta(pte.frame).refs(), 1);
+                assert_eq!(s.host.in_use(), 3, "the root, a table, a page");
+            },
+        }
+        .run();
+    }
+}
+
+/// One writes, which the other reads by its MMU: without a lock.
+fn written_and_walked_to<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: |s| s.map(page(0), Prot::RW),
+        sides: vec![|s| done(s.fault(at(0), Access::Write)), |s| {
+            if let Some(frame) = s.host.translate(&s.mm, at(0), Access::Read) {
+                assert_eq!(s.host.peek(frame), 0);
+            }
+        }],
+        after: |_| (),
+    }
+    .run();
+}
+
+fn grows<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| {
+            let stack =
+                |at: spile::Range| Attr { flags: Flags::MAY_WRITE.with(Flags::GROWS_DOWN), ..Attr::anon(at.start(), Prot::RW) };
+            s.mm.map(Place::Over(page(3)), stack).unwrap();
+        },
+        sides: vec![|s| done(s.fault(at(2), Access::Write)), |s| done(s.fault(at(3), Access::Write))],
+        after: |s| {
+            assert!(s.entry(at(2)).is_some() && s.entry(at(3)).is_some());
+            let section = s.host.rcu().read();
+            assert_eq!(s.mm.find(&section, at(3)).unwrap().range(), pages(2, 4));
+        },
+    }
+    .run();
+}
+
+/// What is written after the fork the child does not see; what it sees of two writes, it sees in their order.
+fn fork<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, frames: 12, ..PLAIN },
+        preemptions: 2,
+        before: |s| {
+            for n in [0, 2] {
+                s.map(page(n), Prot::RW);
+                s.put(at(n), 7).unwrap();
+            }
+        },
+        sides: vec![
+            |s| {
+                let child = s.mm.fork().unwrap();
+                let read = |n| {
+                    let mut byte = [0];
+                    child.read_user(at(n), &mut byte).unwrap();
+                    byte[0]
+                };
+                let seen = [read(2), read(0), read(0), read(2)];
+                assert!([[7, 7, 7, 7], [7, 8, 8, 7], [8, 8, 8, 8]].contains(&seen), "{seen:?}");
+            },
+            |s| {
+                s.store(at(0), 8).unwrap();
+                s.store(at(2), 8).unwrap();
+            },
+        ],
+        after: |s| assert_eq!((s.get(at(0)), s.get(at(2))), (Ok(8), Ok(8))),
+    }
+    .run();
+}
+
+/// Parent and child write the page that they share.
+fn both_sides_write<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| {
+            s.map(page(0), Prot::RW);
+            s.put(at(0), 7).unwrap();
+            s.child = Mutex::new(Some(s.mm.fork().unwrap()));
+        },
+        sides: vec![
+            |s| {
+                let child = s.child.lock().unwrap().take().unwrap();
+                child.write_user(at(0), &[9]).unwrap();
+                let mut byte = [0];
+                child.read_user(at(0), &mut byte).unwrap();
+                assert_eq!(byte, [9]);
+                *s.child.lock().unwrap() = Some(child);
+            },
+            |s| {
+                s.put(at(0), 8).unwrap();
+                assert_eq!(s.get(at(0)), Ok(8));
+            },
+        ],
+        after: |s| drop(s.child.lock().unwrap().take()),
+    }
+    .run();
+}
+
+/// The table goes with one page while the other is faulted in, which belongs to another mapping.
+fn neighbour_of_a_freed_table<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| {
+            s.map(page(0), Prot::RW);
+            s.map(page(1), Prot::RW.with(Prot::X));
+            s.fault(at(0), Access::Write).unwrap();
+        },
+        sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| done(s.fault(at(1), Access::Write))],
+        after: |s| assert!(s.entry(at(1)).is_some(), "the page is lost"),
+    }
+    .run();
+}
+
+/// A walk is in a table that is unlinked, and the memory of tables goes home.
+fn table_under_a_walk<L: Locking>() {
+    Race::<L> {
+        setting: Setting { periods: true, ..PLAIN },
+        preemptions: 3,
+        before: half_full,
+        sides: vec![
+            |s| {
+                s.mm.unmap(pages(0, 2)).unwrap();
+                s.host.shared().relieve(&s.host);
+                s.host.shared().relieve(&s.host);
+            },
+            |s| {
+                s.host.online();
+                s.entry(at(0));
+                s.host.idle();
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// As above, but who unlinks the table and who gives it back are two.
+fn table_given_back_by_another<L: Locking>() {
+    Race::<L> {
+        setting: Setting { periods: true, ..PLAIN },
+        preemptions: 3,
+        before: |s| {
+            s.map(pages(0, 4), Prot::RW);
+            s.put(at(0), 7).unwrap();
+            s.put(at(2), 7).unwrap();
+        },
+        sides: vec![
+            |s| s.host.zap(&s.mm, pages(0, 4)),
+            |s| {
+                for _ in 0..2 {
+                    s.host.shared().relieve(&s.host);
+                }
+            },
+            |s| {
+                s.host.online();
+                s.entry(at(0));
+                s.host.idle();
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// A discard in the old mapping comes too late for the new one, whose pages may not be discarded.
+#[cfg(feature = "linux")]
+fn discard_against_remap<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: half_full,
+        sides: vec![
+            |s| {
+                s.mm.unmap(page(0)).unwrap();
+                let locked =
+                    |at: spile::Range| Attr { flags: Flags::MAY_WRITE.with(Flags::LOCKED), ..Attr::anon(at.start(), Prot::RW) };
+                s.mm.map(Place::Over(page(0)), locked).unwrap();
+                s.put(at(0), 9).unwrap();
+            },
+            |s| {
+                let _ = s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED);
+            },
+        ],
+        after: |s| assert_eq!(s.get(at(0)), Ok(9), "the new mapping lost its page"),
+    }
+    .run();
+}
+
+/// The page was discarded, and not flushed, before it was unmapped.
+#[cfg(feature = "linux")]
+fn discard_against_unmap<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: |s| {
+            s.map(page(0), Prot::RW);
+            s.put(at(0), 7).unwrap();
+        },
+        sides: vec![
+            |s| {
+                s.load(at(0)).unwrap();
+                s.mm.unmap(page(0)).unwrap();
+                assert_eq!(s.host.translate(&s.mm, at(0), Access::Read), None, "unmapped, and this CPU still reads");
+            },
+            |s| {
+                let _ = s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED);
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// A program reads and writes on while its page goes: no byte of a free frame.
+fn program_against_unmap<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: half_full,
+        sides: vec![unmaps, |s| {
+            for _ in 0..2 {
+                assert!(matches!(s.load(at(0)), Ok(7) | Err(Denied::Unmapped)));
+            }
+        }],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// What was protected does not change any more.
+fn program_against_protect<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: half_full,
+        sides: vec![
+            |s| {
+                protects(s);
+                s.get(at(0)).unwrap();
+            },
+            |s| {
+                for _ in 0..2 {
+                    assert!(matches!(s.store(at(0), 8), Ok(()) | Err(Denied::Protected)));
+                }
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// One reads on by its translation while the other puts a page in the place of the zero page.
+fn program_against_cow<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: half_zero,
+        sides: vec![|s| s.store(at(0), 0).unwrap(), |s| {
+            let _ = s.host.translate(&s.mm, at(0), Access::Read);
+            let _ = s.host.translate(&s.mm, at(0), Access::Read);
+        }],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// Pages move; nobody reaches one by its old address when it is shown at the new one.
+fn program_against_a_move<L: Locking>() {
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 3,
+        before: |s| {
+            s.map(pages(0, 4), Prot::RW);
+            s.put(at(0), 7).unwrap();
+        },
+        sides: vec![
+            |s| {
+                let table = s.mm.page_table();
+                table.prepare_relocation(&s.host, page(0), at(2)).unwrap();
+                let mut gather = Gather::new(&s.host, table);
+                table.relocate(&s.host, page(0), at(2), &mut gather);
+                gather.settle(page(0));
+                assert_eq!(s.get(at(2)), Ok(7));
+            },
+            |s| {
+                for _ in 0..2 {
+                    if let Some(frame) = s.host.translate(&s.mm, at(0), Access::Write) {
+                        assert_eq!(s.host.peek(frame), 7);
+                    }
+                }
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// The first private page of a mapping that is cut at the same time: it has an owner, or a fork would forget it.
+fn identity<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| s.map(pages(0, 2), Prot::RW),
+        sides: vec![|s| s.mm.protect(page(0), Prot::R).unwrap(), |s| done(s.fault(at(1), Access::Write))],
+        after: |_| (),
+    }
+    .run();
+}
+
+/// A reference keeps a claimer waiting, and is refused until the claim is released.
+#[test]
+fn references_and_claims() {
+    Race::<VmaRefcount> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| s.map(page(0), Prot::RW),
+        sides: vec![
+            |s| {
+                let section = s.host.rcu().read();
+                let vma = s.mm.find(&section, at(0)).unwrap();
+                VmaRefcount::claim(vma.design());
+                VmaRefcount::quiesce(&s.mm, vma.design());
+                s.guarded.write();
+                VmaRefcount::release(vma.design());
+            },
+            |s| {
+                for _ in 0..2 {
+                    match VmaRefcount::try_stabilise(&s.mm, at(0)) {
+                        Ok(_held) => _ = s.guarded.read(),
+                        Err(miss) => assert_eq!(miss, Miss::Contended),
+                    }
+                }
+            },
+        ],
+        after: |_| (),
+    }
+    .run();
+}
+
+#[cfg(feature = "file")]
+mod files {
+    use super::*;
+    use model::store::Disk;
+    use spile::Backing;
+    use spile::backing::File;
+
+    fn map_file<L: Locking>(s: &Space<L>, range: spile::Range, first: u64) {
+        let backing = Backing::File(s.file.clone().unwrap(), first);
+        let attr = Attr { prot: Prot::RW, flags: Flags::SHARED.with(Flags::MAY_WRITE), backing, name: None };
+        s.mm.map(Place::Over(range), |_| attr).unwrap();
+    }
+
+    fn open<L: Locking>(s: &mut Space<L>, disk: Disk) {
+        s.file = File::new(s.host.clone(), disk, 2 * spile::PAGE);
+    }
+
+    /// A fault maps what is cached around it, and nothing beyond what it holds.
+    fn around<L: Locking>() {
+        Race::<L> {
+            setting: Setting { frames: 12, ..PLAIN },
+            preemptions: 2,
+            before: |s| {
+                open(s, Disk::default());
+                map_file(s, pages(0, 2), 0);
+                s.fault(at(0), Access::Read).unwrap();
+                s.fault(at(1), Access::Read).unwrap();
+                s.mm.unmap(pages(0, 2)).unwrap();
+                map_file(s, page(0), 0);
+            },
+            sides: vec![
+                |s| {
+                    s.map(page(1), Prot::RW);
+                    assert_eq!(s.get(at(1)), Ok(0));
+                    s.mm.unmap(page(1)).unwrap();
+                },
+                |s| done(s.fault(at(0), Access::Read)),
+            ],
+            after: |_| (),
+        }
+        .run();
+    }
+
+    /// Pages around the one that was asked for go with their mapping.
+    fn around_against_unmap<L: Locking>() {
+        Race::<L> {
+            setting: Setting { frames: 12, ..PLAIN },
+            preemptions: 3,
+            before: |s| {
+                open(s, Disk::default());
+                map_file(s, pages(0, 2), 0);
+                s.fault(at(0), Access::Read).unwrap();
+                s.fault(at(1), Access::Read).unwrap();
+                s.mm.unmap(pages(0, 2)).unwrap();
+                map_file(s, pages(0, 2), 0);
+            },
+            sides: vec![unmaps, |s| assert!(matches!(s.fault(at(0), Access::Read), Ok(_) | Err(Denied::Unmapped)))],
+            after: stays_unmapped,
+        }
+        .run();
+    }
+
+    /// What a private mapping writes the file does not see.
+    fn dirtied<L: Locking>() {
+        Race::<L> {
+            setting: Setting { frames: 12, ..PLAIN },
+            preemptions: 3,
+            before: |s| {
+                open(s, Disk::default());
+                map_file(s, page(0), 0);
+                s.fault(at(0), Access::Read).unwrap();
+            },
+            sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| {
+                if s.put(at(0), 9).is_ok() {
+                    assert!(s.file.as_ref().unwrap().is_dirty(0));
+                }
+            }],
+            after: |_| (),
+        }
+        .run();
+    }
+
+    in_each_design! {
+        pages_around_are_clipped => around;
+        pages_around_against_unmap => around_against_unmap;
+        file_page_is_dirtied => dirtied;
+    }
+}
+
+in_each_design! {
+    fault_against_unmap_of_nothing => unmap_of_nothing;
+    fault_against_unmap_of_a_neighbour => unmap_of_a_neighbour;
+    cow_against_unmap => unmap_of_a_zero_page;
+    read_against_map_over => map_over;
+    fault_against_map_over => map_over_and_write;
+    fault_against_protect_of_nothing => protect_of_nothing;
+    fault_against_protect => protect_of_pages;
+    two_faults_on_one_page => two_faults;
+    fault_against_grow => grows;
+    program_against_fork => fork;
+    both_sides_of_a_fork_write => both_sides_write;
+    fault_beside_a_freed_table => neighbour_of_a_freed_table;
+    table_is_freed_under_a_walk => table_under_a_walk;
+    table_is_given_back_by_another => table_given_back_by_another;
+    program_reads_until_unmapped => program_against_unmap;
+    program_writes_until_protected => program_against_protect;
+    program_reads_until_copied => program_against_cow;
+    program_reads_until_moved => program_against_a_move;
+    identity_against_claim => identity;
+    new_page_is_walked_to => written_and_walked_to;
+}
+
+#[cfg(feature = "linux")]
+in_each_design! {
+    discard_comes_too_late => discard_against_remap;
+    discard_unflushed => discard_against_unmap;
+}

@@ -1,0 +1,72 @@
+//! A design from outside: a fault holds nothing but a read section.
+//!
+//! **Guarantee.** As `spile::locking` says, and no more: a hold ends at any moment, so whoever forgets to ask under a table's lock is
+//! found out (P1, P2, P4).
+//!
+//! **Mechanism.** A sequence in each mapping, odd while it is claimed, for ever if the claim is never released. A fault remembers it and asks
+//! whether it is still the same. All of it is Relaxed: that a fault and a change cannot miss each other is the table locks' work.
+
+use spile::locking::{Miss, Stable};
+use spile::{Locking, Mm, Platform, Range, Vma};
+use spile_rcu::Rcu;
+use spile_sync::atomic::{AtomicU64, Ordering};
+use std::ptr::NonNull;
+
+pub struct Optimistic;
+
+const CLAIMED: u64 = 1;
+
+/// A mapping that was there.
+pub struct Seen<'m, P: Platform> {
+    vma: NonNull<Vma<P, Optimistic>>,
+    sequence: u64,
+    _section: <P::Rcu as Rcu>::Guard<'m>,
+}
+
+impl<P: Platform> Stable<P, Optimistic> for Seen<'_, P> {
+    fn vma(&self) -> &Vma<P, Optimistic> {
+        // SAFETY: (1) found in the section that we are still in.
+        unsafe { self.vma.as_ref() }
+    }
+
+    fn range(&self) -> Range {
+        self.vma().range()
+    }
+
+    fn still_valid(&self) -> bool {
+        self.vma().design().load(Ordering::Relaxed) == self.sequence
+    }
+}
+
+impl Locking for Optimistic {
+    const NAME: &'static str = "optimistic";
+    type PerMm = ();
+    type PerVma = AtomicU64;
+    type Fast<'m, P: Platform> = Seen<'m, P>;
+
+    fn born_claimed() -> AtomicU64 {
+        AtomicU64::new(CLAIMED)
+    }
+
+    fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Seen<'_, P>, Miss> {
+        let section = mm.platform().rcu().read();
+        let vma = NonNull::from(mm.find(&section, at).ok_or_else(|| mm.miss(at))?);
+        // SAFETY: (1) as above.
+        let sequence = unsafe { vma.as_ref() }.design().load(Ordering::Relaxed);
+        match sequence & CLAIMED {
+            0 => Ok(Seen { vma, sequence, _section: section }),
+            _ => Err(Miss::Contended),
+        }
+    }
+
+    fn claim(sequence: &AtomicU64) {
+        sequence.fetch_or(CLAIMED, Ordering::Relaxed);
+    }
+
+    fn release(sequence: &AtomicU64) {
+        let now = sequence.load(Ordering::Relaxed);
+        sequence.store((now | CLAIMED) + 1, Ordering::Relaxed);
+    }
+
+    fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &AtomicU64) {}
+}
