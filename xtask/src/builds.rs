@@ -91,8 +91,10 @@ pub fn readme() -> Result<()> {
 
 /// Packages the library crates and builds each from its package.
 pub fn package() -> Result<()> {
+    // Without the network: for each crate it would ask anew whether the registry knows the others, and fail when it does not answer.
+    run(&mut cargo(&["fetch", "--locked"]))?;
     let packages = packages();
-    let mut arguments = with_packages(&["package"], &packages);
+    let mut arguments = with_packages(&["package", "--offline"], &packages);
     if !root().join(".git").exists() {
         arguments.push("--allow-dirty");
     }
