@@ -11,7 +11,7 @@ pub const LAYERS: [&str; 7] = ["sync", "rcu", "maple", "spile", "mmtrace", "sim"
 const LIBRARIES: usize = 4;
 
 /// The crates that have models.
-const MODELLED: [&str; 2] = ["rcu", "maple"];
+const MODELLED: [&str; 3] = ["rcu", "maple", "spile"];
 
 /// The crates that are built without std, and published.
 pub fn libraries() -> impl Iterator<Item = &'static str> {

@@ -19,6 +19,7 @@ const fn minutes(count: u64) -> Duration {
 const CI: &[Step] = &[
     ("test", || done(run(&mut cargo(&["test", "--workspace"])))),
     ("test, small nodes and scheduler", test_sched),
+    ("judge", || judge("100000")),
     ("format", || done(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("clippy", clippy),
     ("documentation", documentation),
@@ -40,6 +41,8 @@ const FULL: &[Step] = &[
     ("models, all", || done(models::run(&models::Options::all()))),
     ("scheduler", || done(run(sched_tests().arg("--release").env("SPILE_SEEDS", SCHED_SEEDS)))),
     ("oracle", oracle),
+    ("judge", || judge(JUDGE_CALLS)),
+    ("traces", traces),
     ("signals", signals),
     ("tree_bench", || bench(&[])),
     ("rcu_cost", || done(run(&mut cargo(&["run", "--release", "-p", "spile-rcu", "--example", "rcu_cost"])))),
@@ -56,6 +59,8 @@ const FULL: &[Step] = &[
 const SCHED_SEEDS: &str = "20000";
 /// Seeds of the oracle in `full`.
 const ORACLE_SEEDS: &str = "5000";
+/// Random calls before the kernel as judge in `full`.
+const JUDGE_CALLS: &str = "1000000";
 /// Seconds of signals in `full`.
 const SOAK_SECS: &str = "60";
 /// Seconds of fuzzing per target in `full`.
@@ -120,7 +125,15 @@ fn sched_tests() -> Command {
 }
 
 fn test_sched() -> Result<Skipped> {
-    done(run(&mut sched_tests()))
+    run(&mut sched_tests())?;
+    // A bug in the core, before the kernel as judge.
+    done(run(&mut cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core", "a_missing_merge_rule_is_found"])))
+}
+
+/// The core against the kernel it runs on: so many random calls per locking design, a quarter of them for the plainest one.
+fn judge(calls: &str) -> Result<Skipped> {
+    let mut tests = cargo(&["test", "--release", "-p", "spile-judge", "--test", "core"]);
+    done(run(tests.env("SPILE_JUDGE_CALLS", calls).args(["--", "--nocapture"])))
 }
 
 fn clippy() -> Result<Skipped> {
@@ -207,6 +220,11 @@ fn signals() -> Result<Skipped> {
 fn oracle() -> Result<Skipped> {
     let mut tests = cargo(&["test", "--release", "-p", "spile-maple", "--test", "oracle"]);
     done(run(tests.env("SPILE_ORACLE_SEEDS", ORACLE_SEEDS)))
+}
+
+/// The recordings: the bundled ones, and those where `SPILE_TRACES` says.
+fn traces() -> Result<Skipped> {
+    done(run(&mut cargo(&["test", "--release", "-p", "spile-sim", "--test", "traces", "--", "--nocapture"])))
 }
 
 fn fuzz() -> Result<Skipped> {

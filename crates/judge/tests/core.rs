@@ -44,3 +44,23 @@ fn the_core_and_the_kernel_agree() {
 fn the_core_with_one_lock_and_the_kernel_agree() {
     must_agree::<MmapLock>(calls() / 4, 8);
 }
+
+/// Mappings that were written separately merge, in a core with that one bug: the kernel's do not.
+#[cfg(feature = "sched")]
+#[test]
+fn a_missing_merge_rule_is_found() {
+    if std::env::var_os("SPILE_MUTATE").is_some() {
+        return;
+    }
+    if let Err(Lost(why)) = host::traits() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "the_core_and_the_kernel_agree"]).env("SPILE_MUTATE", "bug:merge-all-identities");
+    let output = again.env("SPILE_JUDGE_CALLS", "20000").env("RUST_BACKTRACE", "0").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let after = text.lines().find(|line| line.starts_with("after "));
+    println!("{}", after.unwrap_or("not found"));
+    assert!(!output.status.success() && after.is_some(), "nobody saw that the rule was missing:\n{text}");
+}

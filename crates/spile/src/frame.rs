@@ -31,28 +31,6 @@ impl<'p, P: Platform> Frame<'p, P> {
         p.meta(id).try_get().then(|| Self { p, id })
     }
 
-    /// A new frame that is an empty table.
-    #[cfg(feature = "file")]
-    pub(crate) fn alloc_table(p: &'p P) -> Option<Self> {
-        let id = relieved(p, P::alloc_table)?;
-        p.meta(id).first();
-        Some(Self { p, id })
-    }
-
-    /// The hold that somebody gave away.
-    #[cfg(feature = "file")]
-    pub(crate) fn own_table(p: &'p P, id: FrameId) -> Self {
-        Self { p, id }
-    }
-
-    /// Gives back an empty table that nobody else can reach.
-    #[cfg(feature = "file")]
-    pub(crate) fn free_table(self) {
-        let last = self.p.meta(self.id).put();
-        debug_assert!(last, "a table has one owner");
-        self.p.free_table(self.give());
-    }
-
     /// Which frame.
     pub fn id(&self) -> FrameId {
         self.id

@@ -135,7 +135,8 @@ pub unsafe trait Frames {
 /// What the core keeps per frame. A platform has one for each, zeroed by [`FrameMeta::new`], at the same place for ever.
 #[derive(Debug)]
 pub struct FrameMeta {
-    /// How many page table entries, page caches, tokens and callers hold the frame.
+    /// How many page table entries, page caches, tokens and callers hold the frame. None hold a table: whoever finds its number where
+    /// a page of a file was must not get hold of it.
     refs: AtomicU32,
     /// The lock and state of a frame that is a table.
     pub(crate) table: TableLock,
@@ -165,8 +166,9 @@ impl FrameMeta {
     /// A new frame has its first owner.
     pub(crate) fn first(&self) {
         debug_assert_eq!(self.refs.load(Ordering::Relaxed), 0, "a free frame has no owner");
-        // Relaxed: nobody else knows the frame.
-        self.refs.store(1, Ordering::Relaxed);
+        // Release: who still knows the frame from what it was before, and gets a hold by `try_get`, sees that it is no longer that. (No
+        // model shows it: so far no page leaves its file after it was read.)
+        self.refs.store(1, Ordering::Release);
     }
 
     /// One owner more, by somebody who is or holds one.
@@ -179,10 +181,11 @@ impl FrameMeta {
     /// One owner more, unless there is none.
     #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
-        let mut refs = self.refs.load(Ordering::Relaxed);
+        // Acquire [frame-none]: who finds no owner sees that the frame is no longer what the caller looks for, and does not ask again.
+        let mut refs = self.refs.load(order!("frame-none", Acquire));
         while refs != 0 {
-            // Acquire [frame-get]: the frame's contents, should it be what the caller looks for.
-            match self.refs.compare_exchange(refs, refs + 1, order!("frame-get", Acquire), Ordering::Relaxed) {
+            // Acquire: the same of a frame that has a new owner; pairs with `first`. Relaxed on failure: it is looked for again.
+            match self.refs.compare_exchange(refs, refs + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => refs = now,
             }

@@ -6,9 +6,9 @@ mod model;
 use model::host::{PLAIN, Setting};
 use model::optimistic::Optimistic;
 use model::{Race, Side, Space, at, page, pages};
-use spile::locking::Miss;
+use spile::locking::{Miss, Slowly};
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Place, Platform as _, Prot, VmaRefcount};
+use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot, VmaRefcount};
 use spile_rcu::Rcu as _;
 use std::sync::Mutex;
 
@@ -465,6 +465,47 @@ fn identity<L: Locking>() {
     .run();
 }
 
+/// Nobody reads what the lock guards while somebody writes it.
+fn with_the_lock(sides: Vec<Side<MmapLock>>) {
+    Race::<MmapLock> { setting: PLAIN, preemptions: 3, before: |s| s.map(page(0), Prot::RW), sides, after: |_| () }.run();
+}
+
+// Who does not get the lock goes without: waiting is the business of the models that change mappings.
+
+fn locked_read(s: &Space<MmapLock>) {
+    if let Slowly::Held(_held) = MmapLock::stabilise(&s.mm, at(0)) {
+        s.guarded.read();
+    }
+}
+
+fn locked_write(s: &Space<MmapLock>) {
+    if let Ok(_right) = MmapLock::write(&s.mm) {
+        s.guarded.write();
+    }
+}
+
+fn locked_write_then_read(s: &Space<MmapLock>) {
+    if let Ok(right) = MmapLock::write(&s.mm) {
+        s.guarded.write();
+        let _share = right.downgrade();
+        s.guarded.read();
+    }
+}
+
+#[test]
+fn readers_and_writers() {
+    with_the_lock(vec![locked_write, locked_read]);
+    with_the_lock(vec![locked_write, locked_write]);
+    with_the_lock(vec![locked_write, locked_read, locked_read]);
+}
+
+#[test]
+fn lock_is_downgraded() {
+    with_the_lock(vec![locked_write_then_read, locked_read]);
+    with_the_lock(vec![locked_write_then_read, locked_write]);
+    with_the_lock(vec![locked_write_then_read, locked_write, locked_read]);
+}
+
 /// A reference keeps a claimer waiting, and is refused until the claim is released.
 #[test]
 fn references_and_claims() {
@@ -498,7 +539,7 @@ fn references_and_claims() {
 #[cfg(feature = "file")]
 mod files {
     use super::*;
-    use model::store::Disk;
+    use model::store::{BYTE, Disk};
     use spile::Backing;
     use spile::backing::File;
 
@@ -510,6 +551,53 @@ mod files {
 
     fn open<L: Locking>(s: &mut Space<L>, disk: Disk) {
         s.file = File::new(s.host.clone(), disk, 2 * spile::PAGE);
+    }
+
+    /// Faults until it is done, being the disk meanwhile.
+    fn read_and_serve<L: Locking>(s: &Space<L>, ok: bool) -> Result<(), Denied> {
+        let file = s.file.as_ref().unwrap();
+        loop {
+            match s.mm.fault(at(0), Access::Read) {
+                Outcome::Done(_) => return Ok(()),
+                Outcome::Denied(denied) => return Err(denied),
+                Outcome::Grow => panic!("it does not grow"),
+                Outcome::Wait(token) => {
+                    file.store().unwrap().finish(file, ok);
+                    token.wait();
+                }
+            }
+        }
+    }
+
+    /// Two want the page; it is read once, and nobody waits for ever.
+    fn read_once<L: Locking>() {
+        Race::<L> {
+            setting: PLAIN,
+            preemptions: 2,
+            before: |s| {
+                open(s, Disk::slow());
+                map_file(s, page(0), 0);
+            },
+            sides: vec![|s| assert_eq!(read_and_serve(s, true), Ok(())), |s| assert_eq!(s.get(at(0)), Ok(BYTE))],
+            after: |s| assert_eq!(s.file.as_ref().unwrap().store().unwrap().reads(), 1),
+        }
+        .run();
+    }
+
+    /// Each of two is told that it cannot be read.
+    fn read_fails<L: Locking>() {
+        let fails: Side<L> = |s| assert_eq!(read_and_serve(s, false), Err(Denied::Bus));
+        Race::<L> {
+            setting: Setting { frames: 12, ..PLAIN },
+            preemptions: 2,
+            before: |s| {
+                open(s, Disk::slow());
+                map_file(s, page(0), 0);
+            },
+            sides: vec![fails, fails],
+            after: |s| assert_eq!(s.entry(at(0)), None),
+        }
+        .run();
     }
 
     /// A fault maps what is cached around it, and nothing beyond what it holds.
@@ -578,6 +666,8 @@ mod files {
     }
 
     in_each_design! {
+        file_page_is_read_once => read_once;
+        file_page_cannot_be_read => read_fails;
         pages_around_are_clipped => around;
         pages_around_against_unmap => around_against_unmap;
         file_page_is_dirtied => dirtied;

@@ -67,7 +67,7 @@ impl<P: Platform> File<P> {
     }
 
     fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Arc<Self>> {
-        let root = Frame::alloc_table(&p)?.give();
+        let root = frame::relieved(&p, P::alloc_table)?;
         let id = p.shared().number();
         Some(Arc::new(Self(Arc::new(Object { p, store, id, root, len: AtomicU64::new(len) }))))
     }
@@ -128,11 +128,12 @@ impl<P: Platform> File<P> {
     }
 
     fn link(&self, parent: FrameId, i: usize) -> Option<FrameId> {
-        let child = Frame::alloc_table(&self.0.p)?;
-        match self.0.p.table(parent).exchange(i, 0, encode_frame(child.id())) {
-            Ok(()) => Some(child.give()),
+        let p = &self.0.p;
+        let child = frame::relieved(p, P::alloc_table)?;
+        match p.table(parent).exchange(i, 0, encode_frame(child)) {
+            Ok(()) => Some(child),
             Err(raw) => {
-                child.free_table();
+                p.free_table(child);
                 Some(decode_frame(raw))
             }
         }
@@ -269,7 +270,7 @@ impl<P: Platform> Object<P> {
             let emptied = self.p.table(table).exchange(i, raw, 0);
             debug_assert!(emptied.is_ok(), "a dropped file has no users");
         }
-        Frame::own_table(&self.p, table).free_table();
+        self.p.free_table(table);
     }
 }
 
