@@ -45,6 +45,7 @@ const FULL: &[Step] = &[
     ("traces", traces),
     ("signals", signals),
     ("tree_bench", || bench(&[])),
+    ("times", || done(run(&mut cargo(&["bench", "-p", "spile", "--bench", "times"])))),
     ("rcu_cost", || done(run(&mut cargo(&["run", "--release", "-p", "spile-rcu", "--example", "rcu_cost"])))),
     ("counts", counts::run),
     ("miri", || miri(minutes(60))),
@@ -127,7 +128,16 @@ fn sched_tests() -> Command {
 fn test_sched() -> Result<Skipped> {
     run(&mut sched_tests())?;
     // A bug in the core, before the kernel as judge.
-    done(run(&mut cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core", "a_missing_merge_rule_is_found"])))
+    done(run(&mut cargo(&[
+        "test",
+        "-p",
+        "spile-judge",
+        "--features",
+        "sched",
+        "--test",
+        "core",
+        "a_missing_merge_rule_is_found",
+    ])))
 }
 
 /// The core against the kernel it runs on: so many random calls per locking design, a quarter of them for the plainest one.

@@ -336,7 +336,9 @@ impl<P: Platform, L: Locking> Drop for Mm<P, L> {
     fn drop(&mut self) {
         // Tables may be there that no mapping needs: of faults that found no frame.
         if self.table.is_in_use(&self.platform) {
-            self.zap(Range::of(0, TABLE_END));
+            let mut gather = Gather::new(&self.platform, &self.table);
+            self.table.zap_all(&self.platform, &mut gather);
+            gather.settle(Range::of(0, TABLE_END));
         }
         drop(self.index.writer_mut().clear());
         self.table.destroy(&self.platform);

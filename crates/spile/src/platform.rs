@@ -159,7 +159,7 @@ impl FrameMeta {
 
     /// How many hold the frame. A moment's truth.
     pub fn refs(&self) -> u32 {
-        // Acquire [frame-put]: whoever finds itself the sole owner has seen the others' last accesses.
+        // Acquire [frame-sole]: whoever finds itself the sole owner has seen the others' last accesses.
         self.refs.load(order!("frame-sole", Acquire))
     }
 

@@ -59,20 +59,20 @@ impl Shared {
         // The things are locks and pages: their low bits are equal.
         let event = (thing >> 4) ^ (thing >> 10);
         let event = event % EVENTS;
-        // Acquire [event]: whoever reads a count sees what happened before it was raised.
+        // Acquire [event-read]: whoever reads a count sees what happened before it was raised.
         Moment { event, count: self.events[event].load(order!("event-read", Acquire)) }
     }
 
     /// Whether nothing has happened since.
     pub(crate) fn is_now(&self, moment: Moment) -> bool {
-        // Acquire [event]: the waiter looks again, and must see what it was woken for.
-        self.events[moment.event].load(order!("event-look", Acquire)) == moment.count
+        // Relaxed: whoever looks again, to find that it has to wait after all, reads a moment first, of the same event.
+        self.events[moment.event].load(Ordering::Relaxed) == moment.count
     }
 
     /// Something happened to `thing`: its waiters look again.
     pub(crate) fn happened(&self, thing: usize) -> usize {
         let Moment { event, .. } = self.moment(thing);
-        // Release [event]: pairs with the two loads.
+        // Release [event-raise]: whoever reads the new count sees what happened.
         self.events[event].fetch_add(1, order!("event-raise", Release));
         event
     }

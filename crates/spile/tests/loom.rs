@@ -253,6 +253,34 @@ fn both_sides_write<L: Locking>() {
     .run();
 }
 
+/// The child copies the shared page and leaves it to the parent, whose program then writes it: after the copy.
+fn reused_after_a_copy<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| {
+            s.map(page(0), Prot::RW);
+            s.put(at(0), 7).unwrap();
+            s.child = Mutex::new(Some(s.mm.fork().unwrap()));
+        },
+        sides: vec![
+            |s| {
+                let child = s.child.lock().unwrap().take().unwrap();
+                child.write_user(at(0), &[9]).unwrap();
+                done(s.fault(at(0), Access::Write));
+                *s.child.lock().unwrap() = Some(child);
+            },
+            |s| {
+                if let Some(frame) = s.host.translate(&s.mm, at(0), Access::Write) {
+                    s.host.poke(frame, 8);
+                }
+            },
+        ],
+        after: |s| drop(s.child.lock().unwrap().take()),
+    }
+    .run();
+}
+
 /// The table goes with one page while the other is faulted in, which belongs to another mapping.
 fn neighbour_of_a_freed_table<L: Locking>() {
     Race::<L> {
@@ -686,6 +714,7 @@ in_each_design! {
     fault_against_grow => grows;
     program_against_fork => fork;
     both_sides_of_a_fork_write => both_sides_write;
+    page_is_reused_after_a_copy => reused_after_a_copy;
     fault_beside_a_freed_table => neighbour_of_a_freed_table;
     table_is_freed_under_a_walk => table_under_a_walk;
     table_is_given_back_by_another => table_given_back_by_another;

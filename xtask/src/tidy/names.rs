@@ -36,11 +36,12 @@ fn compare(repo: &Repo, document: &str, of_this: fn(Naming) -> bool) -> Vec<Find
     findings
 }
 
-/// What the last column of either document names is a test that exists.
+/// What the last column of either document names is a test that exists: a function, or a row of a macro that makes one.
 pub fn models(repo: &Repo) -> Vec<Finding> {
     let is_test = |model: &str| {
-        let definition = format!("fn {model}(");
-        repo.sources.iter().any(|source| source.path.contains("/tests/") && source.text.contains(&definition))
+        let definitions = [format!("fn {model}("), format!("{model} => ")];
+        let defines = |text: &str| definitions.iter().any(|definition| text.contains(definition));
+        repo.sources.iter().any(|source| source.path.contains("/tests/") && defines(&source.text))
     };
     let mut findings = Vec::new();
     for document in [ORDERINGS, MODELS].iter().filter_map(|path| repo.document(path)) {
@@ -79,6 +80,10 @@ mod tests {
     fn models_that_do_not_exist_are_flagged() {
         flags(models, 1, &[(ORDERINGS, "| `order:push` | a | `missed` |\n"), TEST]);
         passes(models, &[(ORDERINGS, "| `order:push` | a | `caught` |\n"), TEST]);
+        passes(
+            models,
+            &[(ORDERINGS, "| `order:push` | a | `made` |\n"), ("crates/a/tests/loom.rs", "each! {\n    made => of;\n}\n")],
+        );
     }
 
     #[test]

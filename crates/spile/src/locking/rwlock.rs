@@ -56,7 +56,7 @@ impl RwLock {
     pub(crate) fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & (WRITER | WRITER_COMES) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0) {
-            // Acquire [rw]: what the last writer changed is seen.
+            // Acquire [rw-read]: what the last writer changed is seen.
             match self.0.compare_exchange(word, word + 1, order!("rw-read", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(SharedGuard { lock: self, p }),
                 Err(now) => word = now,
@@ -77,7 +77,7 @@ impl RwLock {
         while word & (WRITER | READERS) == 0 {
             // Other writers that wait say so again when they come again.
             let taken = WRITER | (word & WAITED_FOR);
-            // Acquire [rw]: what was changed or read under the lock before is done.
+            // Acquire [rw-write]: what was changed or read under the lock before is done.
             match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(Exclusive { lock: self, p }),
                 Err(now) => word = now,
@@ -110,7 +110,7 @@ impl RwLock {
 
 impl<P: Platform> Drop for SharedGuard<'_, P> {
     fn drop(&mut self) {
-        // Release [rw]: what was read is read before a writer changes it.
+        // Release [rw-unread]: what was read is read before a writer changes it.
         let before = self.lock.0.fetch_sub(1, order!("rw-unread", Release));
         if before & READERS == 1 && before & WAITED_FOR != 0 {
             self.lock.0.fetch_and(!WAITED_FOR, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl<'m, P: Platform> Exclusive<'m, P> {
     pub fn downgrade(self) -> SharedGuard<'m, P> {
         let (lock, p) = (self.lock, self.p);
         core::mem::forget(self);
-        // Release [rw]: readers see what was changed.
+        // Release [rw-downgrade]: readers see what was changed.
         let before = lock.0.fetch_sub(WRITER - 1, order!("rw-downgrade", Release));
         if before & WAITED_FOR != 0 {
             lock.wake(p);
@@ -135,7 +135,7 @@ impl<'m, P: Platform> Exclusive<'m, P> {
 
 impl<P: Platform> Drop for Exclusive<'_, P> {
     fn drop(&mut self) {
-        // Release [rw]: the next holder sees what was changed.
+        // Release [rw-unwrite]: the next holder sees what was changed.
         let before = self.lock.0.fetch_and(!(WRITER | WAITED_FOR), order!("rw-unwrite", Release));
         if before & WAITED_FOR != 0 {
             self.lock.wake(self.p);

@@ -33,7 +33,7 @@ impl References {
     fn try_get(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & CLAIMED == 0 || seeded!("reference-a-claimed-vma") {
-            // Acquire [vma-ref]: the mapping's release comes before.
+            // Acquire [vma-get]: the mapping's release comes before.
             match self.0.compare_exchange(word, word + 1, order!("vma-get", Acquire), Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -76,7 +76,7 @@ impl<P: Platform> Drop for Referenced<'_, P> {
     fn drop(&mut self) {
         let (mm, references) = (self.mm, &self.vma().lock);
         let thing = references.thing();
-        // Release [vma-ref]: what this fault did comes before what the claimer does next. The mapping may be gone after this.
+        // Release [vma-put]: what this fault did comes before what the claimer does next. The mapping may be gone after this.
         let before = references.0.fetch_sub(1, order!("vma-put", Release));
         if before == CLAIMED | 1 {
             wait::happened(mm.platform(), thing);
@@ -107,18 +107,18 @@ impl Locking for VmaRefcount {
     }
 
     fn claim(references: &References) {
-        // Acquire [vma-ref] is `quiesce`'s; Relaxed here: nothing is read or given up yet.
+        // Relaxed: nothing is read or given up yet; `quiesce` acquires.
         references.0.fetch_or(CLAIMED, Ordering::Relaxed);
     }
 
     fn release(references: &References) {
-        // Release [vma-ref]: whoever gets a reference sees what the change did.
+        // Release [vma-release]: whoever gets a reference sees what the change did.
         references.0.fetch_and(!CLAIMED, order!("vma-release", Release));
     }
 
     fn quiesce<P: Platform>(mm: &Mm<P, Self>, references: &References) {
         let p = mm.platform();
-        // Acquire [vma-ref]: what the last fault did is seen.
+        // Acquire [vma-drained]: what the last fault did is seen.
         let held = || references.0.load(order!("vma-drained", Acquire)) & !CLAIMED != 0;
         while held() && !seeded!("claim-without-quiesce") {
             let token = Token::for_thing(p, references.thing());

@@ -73,7 +73,7 @@ impl Limbo {
         let mut head = self.arrivals.load(Ordering::Relaxed);
         loop {
             link.store(head, Ordering::Relaxed);
-            // Release [limbo]: whoever takes the list sees its links, and that the tables were unlinked before.
+            // Release [limbo-add]: whoever takes the list sees its links, and that the tables were unlinked before.
             match self.arrivals.compare_exchange(head, chain.first, order!("limbo-add", Release), Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => head = now,
@@ -96,8 +96,8 @@ impl Limbo {
         while let Some(table) = batch.tables.pop(p) {
             PageTable::give_table(p, table);
         }
-        // Acquire [limbo].
-        let arrivals = self.arrivals.swap(END, order!("limbo-take", Acquire));
+        // Acquire: pairs with `add`. (No model shows it: the period's fence lies between this and every use of what it takes.)
+        let arrivals = self.arrivals.swap(END, Ordering::Acquire);
         batch.tables = Chain { first: arrivals, last: END };
         batch.cookie = (arrivals != END).then(|| p.rcu().cookie());
         if batch.cookie.is_some() {

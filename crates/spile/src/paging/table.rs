@@ -44,14 +44,14 @@ impl Table {
 
     /// The bits of entry `i`, as the MMU reads them.
     pub fn load(&self, i: usize) -> u64 {
-        // Acquire [entry]: what a linked table or an installed page contains was written before.
+        // Acquire [entry-load]: what a linked table or an installed page contains was written before.
         self.0[i].load(order!("entry-load", Acquire))
     }
 
     /// Changes entry `i` of a table that no MMU reads. What it was, if not `seen`.
     #[cfg(feature = "file")]
     pub(crate) fn exchange(&self, i: usize, seen: u64, new: u64) -> Result<(), u64> {
-        // Release [entry]: what is behind it was written before. Acquire: what a reader was told of is seen by who takes it away.
+        // Release [entry-exchange]: what is behind it was written before. Acquire: what a reader was told of is seen by who takes it away.
         self.0[i].compare_exchange(seen, new, order!("entry-exchange", AcqRel), Ordering::Acquire).map(drop)
     }
 
@@ -118,7 +118,7 @@ impl<'p, P: Platform> Locked<'p, P> {
         debug_assert_eq!(self.raw(i), 0, "an entry in use was filled");
         // Relaxed: written under the lock.
         self.state().store(self.state().load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        // Release [entry]: whoever walks here sees what is behind it.
+        // Release [entry-store]: whoever walks here sees what is behind it.
         self.entry(i).store(raw, order!("entry-store", Release));
     }
 
@@ -135,7 +135,7 @@ impl<'p, P: Platform> Locked<'p, P> {
             let raw = self.raw(i);
             let pte = self.p.decode(raw)?;
             let new = self.p.encode(change(pte));
-            // Release [entry]: a page that becomes writable here was prepared before.
+            // Release [entry-edit]: a page that becomes writable here was read before by those who shared it.
             if self.entry(i).compare_exchange(raw, new, order!("entry-edit", Release), Ordering::Relaxed).is_ok() {
                 return Some(pte);
             }
@@ -241,10 +241,13 @@ impl<P: Platform> PageTable<P> {
 
     /// The table of level 0 for `at`, if there is one. In a read section.
     pub(super) fn leaf(&self, p: &P, at: u64) -> Option<FrameId> {
-        (1..LEVELS).rev().try_fold(self.root, |table, level| {
-            let raw = p.table(table).load(index(at, level));
-            (raw != 0).then(|| p.decode_table(raw))
-        })
+        (1..LEVELS).rev().try_fold(self.root, |table, level| Self::child_now(p, table, index(at, level)))
+    }
+
+    /// What entry `i` of an inner table leads to at this moment.
+    pub(super) fn child_now(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
+        let raw = p.table(table).load(i);
+        (raw != 0).then(|| p.decode_table(raw))
     }
 
     /// As [`leaf`](Self::leaf), for who has claimed: if there is none, none will be linked by a fault whose hold ended with the claim.
@@ -255,11 +258,13 @@ impl<P: Platform> PageTable<P> {
     /// What entry `i` of an inner table leads to. If to nothing, then the table's lock was taken to see that (P2): who links there later
     /// has seen the caller's claim.
     pub(super) fn child(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
-        let mut raw = p.table(table).load(i);
-        if raw == 0 && !seeded!("p2-skip-empty") {
-            raw = Self::lock(p, table).map_or(0, |locked| locked.raw(i));
-        }
-        (raw != 0).then(|| p.decode_table(raw))
+        Self::child_now(p, table, i).or_else(|| {
+            if seeded!("p2-skip-empty") {
+                return None;
+            }
+            let raw = Self::lock(p, table).map_or(0, |locked| locked.raw(i));
+            (raw != 0).then(|| p.decode_table(raw))
+        })
     }
 
     /// The entry of `at`, without a lock: what it was at some moment of this call.

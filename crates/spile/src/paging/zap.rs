@@ -8,7 +8,7 @@
 
 use super::table::{PageTable, index, parts};
 use super::{Gather, LEVELS};
-use crate::addr::{FrameId, PAGE, Range};
+use crate::addr::{FrameId, PAGE, Range, TABLE_END};
 use crate::platform::Platform;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
@@ -19,13 +19,34 @@ trait Hold {
     fn is_good(&self) -> bool;
     /// Whether it keeps out faults too: then tables that become empty can go.
     fn is_exclusive(&self) -> bool;
+    /// Whether a fault may still be about to link a table that asked its hold before it ended (P2).
+    fn has_latecomers(&self) -> bool {
+        true
+    }
 }
+
+/// Nobody else is left.
+struct Alone;
 
 /// A claim.
 struct Always;
 
 /// A hold that others can have too, as long as it is good.
 struct While<F>(F);
+
+impl Hold for Alone {
+    fn is_good(&self) -> bool {
+        true
+    }
+
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
+    fn has_latecomers(&self) -> bool {
+        false
+    }
+}
 
 impl Hold for Always {
     fn is_good(&self) -> bool {
@@ -54,6 +75,12 @@ impl<P: Platform> PageTable<P> {
         self.zap_under(p, self.root, LEVELS - 1, range, gather, &Always);
     }
 
+    /// Empties everything: the space is gone, nobody faults or changes.
+    pub(crate) fn zap_all(&self, p: &P, gather: &mut Gather<'_, P>) {
+        let _section = p.rcu().read();
+        self.zap_under(p, self.root, LEVELS - 1, Range::of(0, TABLE_END), gather, &Alone);
+    }
+
     /// Empties `range` as long as the caller's hold is good (P4), under holds that let others fault there. False if it was not.
     pub fn zap_while(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, good: impl Fn() -> bool) -> bool {
         let _section = p.rcu().read();
@@ -66,7 +93,8 @@ impl<P: Platform> PageTable<P> {
         }
         parts(range, level).all(|part| {
             let i = index(part.start(), level);
-            let Some(child) = Self::child(p, table, i) else { return true };
+            let child = if hold.has_latecomers() { Self::child(p, table, i) } else { Self::child_now(p, table, i) };
+            let Some(child) = child else { return true };
             let whole = self.zap_under(p, child, level - 1, part, gather, hold);
             if hold.is_exclusive() && Self::seems_empty(p, child) && Self::unlink(p, table, i, child) {
                 gather.table(part, child);
