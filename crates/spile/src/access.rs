@@ -1,10 +1,10 @@
 //! Reading and writing user memory as a kernel does.
 //!
 //! **Guarantee.** Bytes are copied as an access by the program would: faults are taken, permissions kept, and where a page cannot be
-//! accessed the copy stops and says how far it came. No lock is held while bytes are touched.
+//! accessed the copy stops and says how far it came. What was written is in the page that the program sees, and in no other's.
 //!
-//! **Mechanism.** Per page: take a hold on the frame if the entry allows the access, under the table's lock; copy; give the hold up.
-//! Where the entry does not allow it, fault and wait.
+//! **Mechanism.** Per page: where the entry allows the access, read through a hold on the frame; write under the table's lock, for a frame
+//! that is only held may meanwhile be shared with a forked child, or be copied and left. Where the entry does not allow it, fault and wait.
 
 use crate::addr::{Access, PAGE};
 use crate::fault::Denied;
@@ -32,7 +32,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let mut copied = 0;
         while copied < bytes.len() {
             let (at, len) = part(at, copied, bytes.len());
-            let frame = self.pin_page(at, Access::Read).map_err(|why| Partial { copied, why })?;
+            let frame = self.pin_page(at).map_err(|why| Partial { copied, why })?;
             self.platform().read(frame.id(), (at % PAGE) as usize, &mut bytes[copied..copied + len]);
             copied += len;
         }
@@ -48,24 +48,28 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let mut copied = 0;
         while copied < bytes.len() {
             let (at, len) = part(at, copied, bytes.len());
-            let frame = self.pin_page(at, Access::Write).map_err(|why| Partial { copied, why })?;
-            self.platform().write(frame.id(), (at % PAGE) as usize, &bytes[copied..copied + len]);
-            copied += len;
+            let (p, piece) = (self.platform(), &bytes[copied..copied + len]);
+            if self.table.write(p, at, |frame| p.write(frame, (at % PAGE) as usize, piece)) {
+                copied += len;
+            } else {
+                self.fault_and_wait(at, Access::Write).map_err(|why| Partial { copied, why })?;
+            }
         }
         Ok(())
     }
 
-    /// A hold on the page at `at`, which allowed `access` when it was taken. The page may leave the mapping meanwhile. May sleep.
+    /// A hold on the page at `at`, to read from: what the program writes there after a fork, or after it was unmapped, is in another page. (To
+    /// write, [`write_user`](Self::write_user).) May sleep.
     ///
     /// # Errors
     ///
     /// [`Denied`].
-    pub fn pin_page(&self, at: u64, access: Access) -> Result<Frame<'_, P>, Denied> {
+    pub fn pin_page(&self, at: u64) -> Result<Frame<'_, P>, Denied> {
         loop {
-            if let Some(frame) = self.table.hold(self.platform(), at, access) {
+            if let Some(frame) = self.table.hold(self.platform(), at) {
                 return Ok(frame);
             }
-            self.fault_and_wait(at, access)?;
+            self.fault_and_wait(at, Access::Read)?;
         }
     }
 }

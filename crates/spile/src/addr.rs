@@ -80,12 +80,12 @@ impl Range {
     /// The page around `at`, which is below [`TABLE_END`].
     pub const fn page_of(at: u64) -> Self {
         let start = at & !(PAGE - 1);
-        Self::of(start, start + PAGE)
+        Self::of(start, start.saturating_add(PAGE))
     }
 
-    /// For callers that know.
+    /// For callers that know. Who is wrong is stopped: beyond its end the tables would show other addresses.
     pub(crate) const fn of(start: u64, end: u64) -> Self {
-        debug_assert!(start < end && start.is_multiple_of(PAGE) && end.is_multiple_of(PAGE) && end <= TABLE_END);
+        assert!(start < end && start.is_multiple_of(PAGE) && end.is_multiple_of(PAGE) && end <= TABLE_END, "no range of pages");
         Self { start, end }
     }
 

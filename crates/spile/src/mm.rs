@@ -18,6 +18,8 @@ use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
 use spile_maple::Fit;
 use spile_rcu::Rcu;
+#[cfg(feature = "linux")]
+use spile_sync::atomic::{AtomicBool, Ordering};
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
 pub struct Mm<P: Platform, L: Locking> {
@@ -28,6 +30,9 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) table: PageTable<P>,
     pub(crate) usage: Usage,
     pub(crate) layout: Layout,
+    /// Whether a change has taken away what it is about to map again.
+    #[cfg(feature = "linux")]
+    gap: AtomicBool,
     #[cfg(feature = "linux")]
     pub(crate) linux: crate::linux::State,
     _design: L::PerMm,
@@ -129,6 +134,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             usage: Usage::new(),
             layout,
             #[cfg(feature = "linux")]
+            gap: AtomicBool::new(false),
+            #[cfg(feature = "linux")]
             linux: crate::linux::State::new(),
             _design: L::PerMm::default(),
         })
@@ -173,6 +180,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
         loop {
             match self.fault(at, access) {
+                Outcome::Done(fault::Done::Raced) => self.platform.relax(),
                 Outcome::Done(done) => return Ok(done),
                 Outcome::Denied(denied) => return Err(denied),
                 #[cfg(feature = "linux")]
@@ -288,12 +296,32 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// What it means that no mapping covers `at`: for designs.
     #[cold]
     pub fn miss(&self, at: u64) -> Miss {
+        // Before the second look: if the gap is over, that finds what filled it.
+        #[cfg(feature = "linux")]
+        if self.gap.load(Ordering::Acquire) {
+            // Acquire: `end_gap`. `begin_gap` is seen by whoever has seen what was taken away after it.
+            return Miss::Contended;
+        }
         let section = self.platform.rcu().read();
         match self.index.find_from(&section, at) {
             Some(vma) if vma.range().contains(at) => Miss::Stale,
             Some(vma) if vma.attr().flags.has(Flags::GROWS_DOWN) => Miss::Grow,
             _ => Miss::NoVma,
         }
+    }
+
+    /// Until [`end_gap`](Self::end_gap) a fault that finds nothing waits for the change under way. With the right to change.
+    #[cfg(feature = "linux")]
+    pub(crate) fn begin_gap(&self) {
+        // Relaxed: the store that takes the mapping out of the index releases it.
+        self.gap.store(true, Ordering::Relaxed);
+    }
+
+    /// What was to be mapped is mapped.
+    #[cfg(feature = "linux")]
+    pub(crate) fn end_gap(&self) {
+        // Release: whoever sees it sees the index as it is now.
+        self.gap.store(false, Ordering::Release);
     }
 
     /// Calls `each` with every mapping, ascending, without holding anybody up: one that is replaced meanwhile may be seen twice, in

@@ -9,6 +9,7 @@
 use crate::frame::Frame;
 use crate::platform::Platform;
 use crate::shared::{Moment, Shared};
+use spile_rcu::Rcu;
 
 /// What a fault waits for.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ use crate::shared::{Moment, Shared};
 pub struct Token<'m, P: Platform> {
     p: &'m P,
     moment: Moment,
+    /// Whether it is for memory that a grace period gives back: then nobody but the waiter may be there to see to that.
+    relief: bool,
     /// The page that is being read: it stays until the fault comes again.
     _held: Option<Frame<'m, P>>,
 }
@@ -23,7 +26,15 @@ pub struct Token<'m, P: Platform> {
 impl<'m, P: Platform> Token<'m, P> {
     /// For the next time something happens to `thing`.
     pub(crate) fn for_thing(p: &'m P, thing: usize) -> Self {
-        Self { p, moment: p.shared().moment(thing), _held: None }
+        Self { p, moment: p.shared().moment(thing), relief: false, _held: None }
+    }
+
+    /// For tables that wait for their grace period; none if there are none.
+    #[cold]
+    pub(crate) fn for_relief(p: &'m P) -> Option<Self> {
+        let limbo = &p.shared().limbo;
+        let token = Self { relief: true, ..Self::for_thing(p, limbo.thing()) };
+        (!limbo.is_empty()).then_some(token)
     }
 
     /// That holds `frame` too.
@@ -34,11 +45,17 @@ impl<'m, P: Platform> Token<'m, P> {
 
     /// Whether it has happened, or something that cannot be told from it.
     pub fn is_over(&self) -> bool {
+        if self.relief {
+            self.p.shared().limbo.turn(self.p);
+        }
         !self.p.shared().is_now(self.moment)
     }
 
     /// Sleeps until it has happened. With nothing held that a fault or change wants, and not in a read section.
     pub fn wait(&self) {
+        while self.relief && !self.is_over() {
+            self.p.rcu().synchronize();
+        }
         while !self.is_over() {
             self.p.sleep(Shared::key(self.moment), &|| !self.is_over());
         }

@@ -108,8 +108,9 @@ impl<P: Platform> File<P> {
         self.0.len.fetch_max(len, Ordering::Relaxed);
     }
 
+    /// How many pages there are: no more than its tables can tell apart.
     fn pages(&self) -> u64 {
-        self.len().div_ceil(PAGE)
+        self.len().div_ceil(PAGE).min(1 << (BITS * LEVELS as u32))
     }
 
     /// The table and entry of `page`; linked, if `p` may allocate.
@@ -207,6 +208,10 @@ impl<P: Platform> File<P> {
         let done = if ok { raw & !READING | HERE } else { UNREADABLE };
         let changed = self.0.p.table(table).exchange(i, raw, done);
         debug_assert!(changed.is_ok(), "a page that is being read was changed");
+        // Who completes a read twice does no harm the second time.
+        if changed.is_err() || raw & READING == 0 {
+            return;
+        }
         if !ok {
             frame::put(&self.0.p, decode_frame(raw));
         }

@@ -54,6 +54,8 @@ pub(crate) struct Change<'m, P: Platform, L: Locking> {
     writer: IndexWriter<'m, P, L>,
     /// Mappings to be, for changes that must not fail halfway.
     spares: [Option<VmaBox<P, L>>; SPARES],
+    /// Where mappings stay claimed, also those that further changes put there.
+    held: Option<Range>,
     // After the writer, whose right it is.
     #[allow(dead_code, reason = "its drop unlocks")]
     right: Exclusive<'m, P>,
@@ -169,7 +171,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 Err(token) => token.wait(),
             }
         };
-        Self { mm, writer: mm.index.writer(&right), spares: [const { None }; SPARES], right }
+        Self { mm, writer: mm.index.writer(&right), spares: [const { None }; SPARES], held: None, right }
     }
 
     /// The mapping that covers `at`.
@@ -206,6 +208,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
             let boxes = make(&mut self.spares, &plan, &mut usage)?;
             let (window, overlapped) = (plan.window, plan.around.first.is_some());
             if !claim(&self.writer, &plan, &mut usage) {
+                self.spares = boxes.map(|slot| slot.map(|(_, vma)| vma));
                 self.unclaim(window);
                 continue;
             }
@@ -216,9 +219,10 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         }
     }
 
-    /// Lets go of what is claimed in `window`.
+    /// Lets go of what is claimed in `window`, and not held.
     pub(crate) fn unclaim(&self, window: Range) {
-        for vma in self.iter(window) {
+        let is_held = |vma: &Vma<P, L>| self.held.is_some_and(|held| held.overlap(vma.range()).is_some());
+        for vma in self.iter(window).filter(|vma| !is_held(vma)) {
             vma.anon.reopen();
             L::release(&vma.lock);
         }

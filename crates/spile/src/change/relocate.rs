@@ -20,7 +20,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     }
 
     /// Claims the mappings in `range` and waits until nobody holds them, without replacing them yet.
-    fn hold(&self, range: Range) {
+    fn hold(&mut self, range: Range) {
+        self.held = Some(range);
         for vma in self.iter(range) {
             L::claim(&vma.lock);
             vma.anon.close();
@@ -41,6 +42,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         self.hold(from);
         if mm.table.prepare_relocation(mm.platform(), from, to.start()).is_err() {
             mm.zap(to);
+            self.held = None;
             self.unclaim(from);
             return Err(NoMemory);
         }
@@ -50,34 +52,39 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let there = source.skip(from.start() - whole.start()).moved_to(to, anon.is_some());
         // The source goes first: what is left of it may merge with the target.
         match (keep, whole == from) {
-            (false, _) => drop(self.replace(from, None, Joins::None)?),
+            (false, _) => drop(reserved(self.replace(from, None, Joins::None))),
             // Without pages a mapping is nobody's.
-            (true, true) => self.restate(whole, &source, Whose::This(AnonId::NONE))?,
-            (true, false) if source.flags.has(Flags::LOCKED) => self.restate(whole, &source, Whose::TheOlds)?,
+            (true, true) => self.restate(whole, &source, Whose::This(AnonId::NONE)),
+            (true, false) if source.flags.has(Flags::LOCKED) => self.restate(whole, &source, Whose::TheOlds),
             (true, false) => {}
         }
-        let fresh = self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both)?;
+        let fresh = reserved(self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both));
         let mut gather = Gather::new(mm.platform(), &mm.table);
         mm.table.relocate(mm.platform(), from, to.start(), &mut gather);
         gather.settle(from);
-        drop(fresh);
-        // Tables that only the source needed.
+        // Tables that only the source needed. Before anybody may fault there again: the target may have merged with what is left of it.
         mm.zap(from);
+        drop(fresh);
+        self.held = None;
         self.unclaim(from);
         Ok(())
     }
 
-    /// What stays of a mapping whose pages were moved: it is not locked.
-    fn restate(&mut self, whole: Range, source: &Attr<P>, whose: Whose) -> Result<(), NoMemory> {
+    /// What stays of a mapping whose pages will be moved: it is not locked. Claimed until they are.
+    fn restate(&mut self, whole: Range, source: &Attr<P>, whose: Whose) {
         let flags = source.flags.without(Flags::LOCKED.with(Flags::LOCK_ON_FAULT));
         let attr = Attr { flags, ..source.clone() };
-        let replaced = self.replace(whole, Some(&New { attr, whose }), Joins::None).map(drop);
-        if replaced.is_ok() && source.flags.has(Flags::LOCKED) {
+        core::mem::forget(reserved(self.replace(whole, Some(&New { attr, whose }), Joins::None)));
+        if source.flags.has(Flags::LOCKED) {
             // Linux goes on counting what it unlocks here.
             self.mm.usage.leak_locked(whole.pages());
         }
-        replaced
     }
+}
+
+/// What a change made for which memory was reserved.
+fn reserved<T>(made: Result<T, NoMemory>) -> T {
+    made.unwrap_or_else(|NoMemory| unreachable!("memory was reserved"))
 }
 
 impl<P: Platform> Attr<P> {

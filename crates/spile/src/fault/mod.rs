@@ -50,6 +50,8 @@ pub enum Outcome<'m, P: Platform> {
 pub enum Done {
     /// Nothing: somebody else had done it, or a stale translation had caused the fault.
     Spurious,
+    /// Nothing: somebody else changed the entry or the mapping meanwhile. The access, repeated, may fault again.
+    Raced,
     /// The zero frame was mapped.
     Zero,
     /// A new zeroed frame was mapped.
@@ -109,7 +111,7 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     let miss = match L::try_stabilise(mm, page) {
         Ok(hold) => match resolve(mm, &hold, page, access) {
             Err(Failed::Stale) => Miss::Stale,
-            resolved => return outcome(resolved),
+            resolved => return outcome(mm, resolved),
         },
         Err(miss) => miss,
     };
@@ -123,18 +125,21 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
 #[cold]
 fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
     match L::stabilise(mm, page) {
-        Slowly::Held(hold) => outcome(resolve(mm, &hold, page, access)),
+        Slowly::Held(hold) => outcome(mm, resolve(mm, &hold, page, access)),
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),
     }
 }
 
-fn outcome<P: Platform>(resolved: Resolved<'_, P>) -> Outcome<'_, P> {
+fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m, P>) -> Outcome<'m, P> {
     match resolved {
         Ok(done) => Outcome::Done(done),
-        // Whoever faults again finds what changed.
-        Err(Failed::Stale | Failed::Again) => Outcome::Done(Done::Spurious),
+        Err(Failed::Stale | Failed::Again) => Outcome::Done(Done::Raced),
+        // Tables that wait for their grace period are memory too.
+        Err(Failed::Denied(Denied::NoMemory)) => {
+            Token::for_relief(mm.platform()).map_or(Outcome::Denied(Denied::NoMemory), Outcome::Wait)
+        }
         Err(Failed::Denied(denied)) => Outcome::Denied(denied),
         Err(Failed::Wait(token)) => Outcome::Wait(token),
     }

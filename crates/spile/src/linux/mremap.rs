@@ -1,5 +1,6 @@
 //! mremap(2).
 
+use super::munmap::unmap_range;
 use super::{Errno, Limit, TASK_SIZE, page_align};
 use crate::addr::{PAGE, PAGE_SHIFT, Range};
 use crate::change::{Change, Joins, New, Whose};
@@ -67,11 +68,14 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             if request.names_target() && change.mappings() + 2 >= change.max_mappings().saturating_sub(3) {
                 return Err(Errno::ENOMEM);
             }
-            if request.has(remap::FIXED) && request.old_len == request.new_len {
-                change.move_all(request)
-            } else {
-                change.remap_one(request)
+            if !request.has(remap::FIXED) {
+                return change.remap_one(request);
             }
+            // What is unmapped at the target is not gone, but about to be replaced.
+            self.begin_gap();
+            let remapped = if request.old_len == request.new_len { change.move_all(request) } else { change.remap_one(request) };
+            self.end_gap();
+            remapped
         })?;
         if let Some(added) = populate {
             let _ = self.populate(added);
@@ -119,7 +123,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             self.at(old).ok_or(Errno::EFAULT)?;
         }
         if new_len < old_len {
-            self.munmap(Range::of(old + new_len, old + old_len))?;
+            self.munmap(unmap_range(old + new_len, old_len - new_len)?)?;
             old_len = new_len;
         }
         if request.names_target() {

@@ -20,7 +20,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 }
 
-fn unmap_range(addr: u64, len: u64) -> Result<Range, Errno> {
+pub(super) fn unmap_range(addr: u64, len: u64) -> Result<Range, Errno> {
     if !addr.is_multiple_of(PAGE) || addr > TASK_SIZE || len > TASK_SIZE - addr {
         return Err(Errno::EINVAL);
     }

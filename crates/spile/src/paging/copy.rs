@@ -43,7 +43,9 @@ impl<P: Platform> PageTable<P> {
                     }
                 }
                 crate::frame::get(p, old.frame);
-                to.fill(i, p.encode(Pte { prot: read_only, ..old }));
+                let copy = Pte { prot: read_only, ..old };
+                p.commit(child.space, at, None, Some(copy));
+                to.fill(i, p.encode(copy));
             }
         }
         Ok(())

@@ -141,7 +141,7 @@ impl<P: Platform> Drop for Flight<'_, P> {
         while !seeded!("no-await") && !self.p.acked(&mut self.flush) {
             self.p.relax();
         }
-        // Release [unflushed] by the acknowledgements: whoever reads a lower count need not wait.
+        // Relaxed: whoever reads a lower count need not wait; what rode in the flush is ours to give up.
         self.unflushed.fetch_sub(1, Ordering::Relaxed);
         self.load.frames[..self.load.len].iter().for_each(|frame| frame::put(self.p, *frame));
         self.p.shared().limbo.add(self.p, &mut self.load.tables);

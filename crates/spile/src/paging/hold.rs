@@ -1,24 +1,41 @@
-//! Taking hold of a page through its entry.
+//! Getting at a page through its entry.
+//!
+//! **Guarantee.** What is written is in the page that the entry shows, and the entry allows it.
+//!
+//! **Mechanism.** The lock of the entry's table, held over the write: whoever shares or replaces the page needs it too.
 
-use super::PageTable;
-use super::table::index;
-use crate::addr::{Access, TABLE_END};
+use super::table::{Locked, index};
+use super::{PageTable, Pte};
+use crate::addr::{Access, FrameId, TABLE_END};
 use crate::frame::Frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
 
 impl<P: Platform> PageTable<P> {
-    /// A hold on the page at `at`, if its entry allows `access`; a write marks it dirty, as the MMU would.
-    pub(crate) fn hold<'p>(&self, p: &'p P, at: u64, access: Access) -> Option<Frame<'p, P>> {
+    /// A hold on the page at `at`, if its entry allows reading.
+    pub(crate) fn hold<'p>(&self, p: &'p P, at: u64) -> Option<Frame<'p, P>> {
+        self.at_entry(p, at, Access::Read, |_, pte| Frame::share(p, pte.frame))
+    }
+
+    /// Calls `write` with the page at `at`, if its entry allows writing, and marks it dirty, as the MMU would. Whether it did.
+    pub(crate) fn write(&self, p: &P, at: u64, write: impl FnOnce(FrameId)) -> bool {
+        let written = self.at_entry(p, at, Access::Write, |locked, pte| {
+            if !pte.dirty {
+                locked.edit(index(at, 0), Pte::dirtied);
+            }
+            write(pte.frame);
+        });
+        written.is_some()
+    }
+
+    /// Calls `act` under the table's lock, if the entry allows `access`.
+    fn at_entry<T>(&self, p: &P, at: u64, access: Access, act: impl FnOnce(&Locked<'_, P>, Pte) -> T) -> Option<T> {
         if at >= TABLE_END {
             return None;
         }
         let _section = p.rcu().read();
         let locked = Self::lock(p, self.leaf(p, at)?)?;
         let pte = locked.get(index(at, 0)).filter(|pte| access.allowed_by(pte.prot))?;
-        if access == Access::Write && !pte.dirty {
-            locked.edit(index(at, 0), super::Pte::dirtied);
-        }
-        Some(Frame::share(p, pte.frame))
+        Some(act(&locked, pte))
     }
 }

@@ -8,6 +8,7 @@
 use super::PageTable;
 use crate::addr::FrameId;
 use crate::platform::Platform;
+use crate::wait;
 use spile_rcu::{Cookie, Rcu};
 use spile_sync::atomic::{AtomicU32, Ordering};
 use spile_sync::lock::Guarded;
@@ -82,6 +83,17 @@ impl Limbo {
         *chain = Chain::EMPTY;
     }
 
+    /// Whether no table waits. A moment's truth; false if somebody is just turning.
+    pub(crate) fn is_empty(&self) -> bool {
+        let idle = self.arrivals.load(Ordering::Relaxed) == END;
+        idle && self.batch.try_lock().is_some_and(|batch| batch.cookie.is_none())
+    }
+
+    /// Where those wait who wait for a table to go back.
+    pub(crate) fn thing(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
     /// Frees what no walk can be in any more. Never waits; may drive a grace period.
     pub(crate) fn turn<P: Platform>(&self, p: &P) {
         let idle = self.arrivals.load(Ordering::Relaxed) == END;
@@ -93,8 +105,11 @@ impl Limbo {
             }
             _ => {}
         }
-        while let Some(table) = batch.tables.pop(p) {
-            PageTable::give_table(p, table);
+        if batch.cookie.is_some() {
+            while let Some(table) = batch.tables.pop(p) {
+                PageTable::give_table(p, table);
+            }
+            wait::happened(p, self.thing());
         }
         // Acquire: pairs with `add`. (No model shows it: the period's fence lies between this and every use of what it takes.)
         let arrivals = self.arrivals.swap(END, Ordering::Acquire);

@@ -96,8 +96,8 @@ impl<P: Platform> PageTable<P> {
             let child = if hold.has_latecomers() { Self::child(p, table, i) } else { Self::child_now(p, table, i) };
             let Some(child) = child else { return true };
             let whole = self.zap_under(p, child, level - 1, part, gather, hold);
-            if hold.is_exclusive() && Self::seems_empty(p, child) && Self::unlink(p, table, i, child) {
-                gather.table(part, child);
+            if hold.is_exclusive() && Self::seems_empty(p, child) {
+                Self::unlink(p, table, i, child, || gather.table(part, child));
             }
             whole
         })
@@ -137,19 +137,16 @@ impl<P: Platform> PageTable<P> {
         }
     }
 
-    /// Takes an empty child out of its parent (P3). False if it is no longer empty, or no longer the child.
-    fn unlink(p: &P, parent: FrameId, i: usize, child: FrameId) -> bool {
-        let Some(parent) = Self::lock(p, parent) else { return false };
+    /// Takes an empty child out of its parent (P3), and says so under the parent's lock. Not if it is no longer empty, or no longer the child.
+    fn unlink(p: &P, parent: FrameId, i: usize, child: FrameId, done: impl FnOnce()) {
+        let Some(parent) = Self::lock(p, parent) else { return };
         if parent.raw(i) != p.encode_table(child) {
-            return false;
+            return;
         }
-        let Some(child) = Self::lock(p, child) else { return false };
-        if !child.is_empty() {
-            return false;
-        }
+        let Some(child) = Self::lock(p, child).filter(|child| child.is_empty()) else { return };
         parent.empty(i);
         child.detach();
-        true
+        done();
     }
 
     /// Whether there is any table but the topmost.
@@ -160,7 +157,7 @@ impl<P: Platform> PageTable<P> {
     /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
     pub(crate) fn destroy(&self, p: &P) {
         debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
-        Self::give_table(p, self.root);
         p.retire(self.space);
+        Self::give_table(p, self.root);
     }
 }
