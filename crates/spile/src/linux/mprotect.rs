@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
-use crate::vma::{Attr, Flags};
+use crate::vma::{Attr, Flags, Vma};
 
 const KNOWN: u32 = prot::READ | prot::WRITE | prot::EXEC | prot::SEM;
 
@@ -85,12 +85,22 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
                 self.alter(part, attr)?;
                 let gains = prot.has(Prot::W) && !was_prot.has(Prot::W);
                 if gains && was_flags.has(Flags::LOCKED) && !was_flags.has(Flags::SHARED) {
+                    self.identify_locked(part);
                     *gained = Some(gained.map_or(part, |before: Range| before.around(part)));
                 }
             }
             step(&mut rest, part);
         }
         Ok(())
+    }
+
+    /// Linux brings in the pages here, before it looks at the next mapping. We do when we hold nothing; but whose they are decides what
+    /// merges with the next.
+    fn identify_locked(&self, part: Range) {
+        let on_demand = |vma: &&Vma<P, L>| vma.attr().flags.has(Flags::LOCK_ON_FAULT);
+        if let Some(vma) = self.at(part.start()).filter(|vma| !on_demand(vma)) {
+            crate::identity::ensure(self.mm, vma);
+        }
     }
 
     /// A private mapping that becomes writable is promised memory from then on; one that no longer is, and never was written, is not.
