@@ -296,10 +296,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// What it means that no mapping covers `at`: for designs.
     #[cold]
     pub fn miss(&self, at: u64) -> Miss {
-        // Before the second look: if the gap is over, that finds what filled it.
+        // Acquire: pairs with `end_gap`; the second look, below, finds what filled the gap. A gap that has begun is seen by whoever has
+        // seen that something was taken away after it.
         #[cfg(feature = "linux")]
         if self.gap.load(Ordering::Acquire) {
-            // Acquire: `end_gap`. `begin_gap` is seen by whoever has seen what was taken away after it.
             return Miss::Contended;
         }
         let section = self.platform.rcu().read();
