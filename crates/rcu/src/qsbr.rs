@@ -94,6 +94,17 @@ impl<'c, M: Machine> Qsbr<'c, M> {
     /// (1) `machine.cpu()` is below `cpus.len()` and true for the length of each call; (2) a CPU enters sections only between
     /// [`online`](Self::online) and [`idle`](Self::idle); (3) `cpus` belongs to no other domain, now or later; (4) nobody calls
     /// `synchronize` or [`barrier`](Self::barrier) inside a section, or `machine.relax` notices and does not return.
+    #[cfg(not(loom))]
+    pub const unsafe fn new(cpus: &'c [Cpu], machine: M) -> Self {
+        Self { grace: Grace::new(), drive: TryLock::new(), cpus, machine }
+    }
+
+    /// A domain over `cpus`, all of them offline.
+    ///
+    /// # Safety
+    ///
+    /// As above.
+    #[cfg(loom)]
     pub unsafe fn new(cpus: &'c [Cpu], machine: M) -> Self {
         Self { grace: Grace::new(), drive: TryLock::new(), cpus, machine }
     }

@@ -11,7 +11,7 @@ use crate::Sim;
 use crate::tlb::Entry;
 use crate::watch::page_of;
 use spile::paging::{BITS, LEVELS, Pte};
-use spile::{Access, FrameId, Frames as _, Mmu, PAGE_SHIFT, Range, Refused, SpaceId, TABLE_END};
+use spile::{Access, FrameId, Frames as _, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
 
 /// Present, writable, a program's, accessed.
 const TABLE: u64 = 0x27;
@@ -113,11 +113,6 @@ impl Sim {
 // came later has read the tables later.
 unsafe impl Mmu for Sim {
     type Flush = Flush;
-
-    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
-        self.commit(space, at, old, Some(new));
-        Ok(())
-    }
 
     fn encode_table(&self, table: FrameId) -> u64 {
         self.lanes().stall();

@@ -180,14 +180,33 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
         loop {
             match self.fault(at, access) {
-                Outcome::Done(fault::Done::Raced) => self.platform.relax(),
-                Outcome::Done(done) => return Ok(done),
-                Outcome::Denied(denied) => return Err(denied),
-                #[cfg(feature = "linux")]
-                Outcome::Grow => self.grow(at, |added, whole, flags| self.may_grow(added, whole, flags))?,
-                #[cfg(not(feature = "linux"))]
-                Outcome::Grow => self.grow(at, |_, _, _| true)?,
-                Outcome::Wait(token) => token.wait(),
+                Outcome::Done(done) if done != fault::Done::Raced => return Ok(done),
+                unfinished => self.finish(at, unfinished)?,
+            }
+        }
+    }
+
+    /// Does what a fault at `at` left to its caller: waits, or lets a stack grow. The access can be repeated then, and may fault again.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub fn finish(&self, at: u64, outcome: Outcome<'_, P>) -> Result<(), Denied> {
+        match outcome {
+            Outcome::Done(fault::Done::Raced) => {
+                self.platform.relax();
+                Ok(())
+            }
+            Outcome::Done(_) => Ok(()),
+            Outcome::Denied(denied) => Err(denied),
+            #[cfg(feature = "linux")]
+            Outcome::Grow => self.grow(at, |added, whole, flags| self.may_grow(added, whole, flags)),
+            #[cfg(not(feature = "linux"))]
+            Outcome::Grow => self.grow(at, |_, _, _| true),
+            Outcome::Wait(token) => {
+                token.wait();
+                Ok(())
             }
         }
     }

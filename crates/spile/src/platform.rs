@@ -29,7 +29,7 @@
 //! | `Store::start_read` | yes | yes | never | no | the store's business |
 
 use crate::addr::{FrameId, PAGE, Range, SpaceId};
-use crate::paging::{Pte, Table, TableLock};
+use crate::paging::{Format, Pte, Table, TableLock};
 use crate::shared::Shared;
 use spile_rcu::Rcu;
 use spile_sync::atomic::{AtomicU32, Ordering};
@@ -67,7 +67,8 @@ pub unsafe trait Frames {
     /// What the core keeps per frame.
     fn meta(&self, frame: FrameId) -> &FrameMeta;
 
-    /// Where the frame's bytes are, aligned to a page. Null if they are not in reach always: then the five below are the host's own.
+    /// Where the frame's bytes are, aligned to a page. Null if they are not in reach always: then the four below and
+    /// [`table`](Self::table) are the host's own.
     fn page(&self, frame: FrameId) -> *mut u8;
 
     /// Fills a frame with zeros.
@@ -204,9 +205,9 @@ impl FrameMeta {
 
 /// What an entry of a page table looks like, and how other CPUs are told that it changed.
 ///
-/// The provided methods are x86-64's format, and do nothing about translation caches; a host whose MMU reads
-/// the core's tables overrides the format if its own differs, and always the flush. A host whose tables are elsewhere (a process,
-/// whose are the kernel's) keeps the format and overrides [`commit`](Self::commit).
+/// What is provided is x86-64's format, and does nothing about translation caches; a host whose MMU reads the core's tables says its own
+/// [`Format`] if that differs, and always flushes. A host whose tables are elsewhere (a process, whose are the kernel's) keeps the format and
+/// overrides [`commit`](Self::commit).
 ///
 /// An entry must let pass what [`Access::allowed_by`](crate::Access::allowed_by) says of its permission: the core answers a fault at one
 /// that should have passed with `Spurious`, and the access would fault for ever. So where accessed and dirty bits are set by a
@@ -214,39 +215,45 @@ impl FrameMeta {
 ///
 /// # Safety
 ///
-/// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, and an empty entry is 0; (2) once
-/// [`acked`](Self::acked) is true of a flush, no CPU uses a translation that was read from the range before the flush was issued.
+/// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, and an empty entry is 0: where nothing of the
+/// format is overridden, [`Format`] sees to that; (2) once [`acked`](Self::acked) is true of a flush, no CPU uses a translation that was read
+/// from the range before the flush was issued.
 pub unsafe trait Mmu {
     /// A flush under way. `()` where it is done at once.
     type Flush;
 
+    /// Where the parts of an entry are. The four below go by it, and a format that bits do not describe overrides them.
+    const FORMAT: Format = Format::X86_64;
+
     /// The bits of an entry.
     fn encode(&self, pte: Pte) -> u64 {
-        pte.to_x86()
+        const { assert!(Self::FORMAT.is_sound(), "parts of the format overlap or are missing") };
+        Self::FORMAT.encode(pte)
     }
 
     /// The meaning of an entry's bits.
     fn decode(&self, raw: u64) -> Option<Pte> {
-        Pte::from_x86(raw)
+        Self::FORMAT.decode(raw)
     }
 
     /// The bits of an entry that leads to a lower table.
     fn encode_table(&self, table: FrameId) -> u64 {
-        Pte::table_to_x86(table)
+        Self::FORMAT.encode_table(table)
     }
 
     /// The lower table that an entry leads to.
     fn decode_table(&self, raw: u64) -> FrameId {
-        Pte::table_from_x86(raw)
+        Self::FORMAT.decode_table(raw)
     }
 
     /// Asked under the table's lock before a fault fills an entry or lets it pass more: where the tables that count are not the core's,
-    /// this is when they change.
+    /// this is when they change. As provided it is [`commit`](Self::commit), and refuses nothing.
     ///
     /// # Errors
     ///
     /// [`Refused`]; nothing changed, and the fault is told.
-    fn admit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Pte) -> Result<(), Refused> {
+    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        self.commit(space, at, old, Some(new));
         Ok(())
     }
 
@@ -289,15 +296,25 @@ pub trait Machine {
     fn pin(&self) -> Self::Pin;
 
     /// Called in each round of each spinning loop. Must serve pending flush requests of other CPUs, which may wait for this one
-    /// while they hold what it spins for.
-    fn relax(&self);
+    /// while they hold what it spins for. What is provided serves none, so it does only where no other CPU is waited for: who overrides
+    /// [`Mmu::acked`] overrides this too.
+    fn relax(&self) {
+        spile_sync::hint::spin_loop();
+    }
 
     /// Blocks while `still()` is true, until somebody calls [`wake`](Self::wake) with this key. May return early. `still` turns
     /// false before `wake` is called, and must be asked after the caller is known to `wake`.
-    fn sleep(&self, key: usize, still: &dyn Fn() -> bool);
+    ///
+    /// The two that are provided do for a host without a scheduler: who waits looks again and again, and whom it waits for runs on
+    /// another CPU, or interrupts it.
+    fn sleep(&self, _key: usize, still: &dyn Fn() -> bool) {
+        if still() {
+            self.relax();
+        }
+    }
 
-    /// Wakes all who sleep with this key.
-    fn wake(&self, key: usize);
+    /// Wakes all who sleep with this key. Who overrides `sleep` overrides this too.
+    fn wake(&self, _key: usize) {}
 }
 
 /// How a read of file contents goes.

@@ -27,5 +27,5 @@ mod zap;
 pub use gather::{Dispatched, Gather, Issued};
 pub use install::{Lost, Spot};
 pub(crate) use limbo::Limbo;
-pub use pte::Pte;
+pub use pte::{Format, Pte};
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};
