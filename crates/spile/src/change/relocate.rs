@@ -6,6 +6,7 @@ use crate::locking::Locking;
 use crate::paging::Gather;
 use crate::platform::Platform;
 use crate::vma::{AnonId, Attr, Backing, Flags, Vma};
+use core::mem::forget;
 use spile_rcu::RcuBox;
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
@@ -48,36 +49,43 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         let vma = self.at(from.start()).expect("a mapping covers what is moved");
         let (whole, anon) = (vma.range(), vma.anon());
-        let source = vma.attr().clone();
-        let there = source.skip(from.start() - whole.start()).moved_to(to, anon.is_some());
-        // The source goes first: what is left of it may merge with the target.
-        match (keep, whole == from) {
-            (false, _) => drop(reserved(self.replace(from, None, Joins::None))),
-            // Without pages a mapping is nobody's.
-            (true, true) => self.restate(whole, &source, Whose::This(AnonId::NONE)),
-            (true, false) if source.flags.has(Flags::LOCKED) => self.restate(whole, &source, Whose::TheOlds),
-            (true, false) => {}
+        let there = vma.attr().skip(from.start() - whole.start()).moved_to(to, anon.is_some());
+        if !keep {
+            // The source goes first: what is left of it may merge with the target.
+            drop(reserved(self.replace(from, None, Joins::None)));
         }
-        let fresh = reserved(self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both));
+        forget(reserved(self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both)));
         let mut gather = Gather::new(mm.platform(), &mm.table);
         mm.table.relocate(mm.platform(), from, to.start(), &mut gather);
         gather.settle(from);
-        // Tables that only the source needed. Before anybody may fault there again: the target may have merged with what is left of it.
+        // Tables that only the source needed.
         mm.zap(from);
-        drop(fresh);
+        if keep {
+            self.restate(whole, from);
+        }
         self.held = None;
+        // Only now may anybody fault there: the target may have merged with what is left of the source.
         self.unclaim(from);
+        self.unclaim(to);
         Ok(())
     }
 
-    /// What stays of a mapping whose pages will be moved: it is not locked. Claimed until they are.
-    fn restate(&mut self, whole: Range, source: &Attr<P>, whose: Whose) {
-        let flags = source.flags.without(Flags::LOCKED.with(Flags::LOCK_ON_FAULT));
-        let attr = Attr { flags, ..source.clone() };
-        core::mem::forget(reserved(self.replace(whole, Some(&New { attr, whose }), Joins::None)));
-        if source.flags.has(Flags::LOCKED) {
+    /// What stays at `from`, a part of what was `whole`, whose pages were moved: it is not locked, and nobody's if nothing is left of it.
+    /// Linux says so of all that it is by then, the target included if the two have merged. Stays claimed.
+    fn restate(&mut self, whole: Range, from: Range) {
+        let vma = self.at(from.start()).expect("it was kept");
+        let (now, flags) = (vma.range(), vma.attr().flags);
+        let is_nobodys = now == whole && whole == from;
+        let locks = Flags::LOCKED.with(Flags::LOCK_ON_FAULT);
+        if !is_nobodys && !flags.has(Flags::LOCKED) {
+            return;
+        }
+        let attr = Attr { flags: flags.without(locks), ..vma.attr().clone() };
+        let whose = if is_nobodys { Whose::This(AnonId::NONE) } else { Whose::TheOlds };
+        forget(reserved(self.replace(now, Some(&New { attr, whose }), Joins::None)));
+        if flags.has(Flags::LOCKED) {
             // Linux goes on counting what it unlocks here.
-            self.mm.usage.leak_locked(whole.pages());
+            self.mm.usage.leak_locked(now.pages());
         }
     }
 }
