@@ -342,7 +342,12 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     }
 
     /// What the design keeps in it: for designs.
-    pub fn design(&self) -> &L::PerVma {
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller is the design, which owes what [`Locking`] says; or it claims and releases only with the right to change and as the
+    /// design would, lifts nobody else's claim, and gives up no reference but its own.
+    pub unsafe fn design(&self) -> &L::PerVma {
         &self.lock
     }
 

@@ -545,10 +545,12 @@ fn references_and_claims() {
             |s| {
                 let section = s.host.rcu().read();
                 let vma = s.mm.find(&section, at(0)).unwrap();
-                VmaRefcount::claim(vma.design());
-                VmaRefcount::quiesce(&s.mm, vma.design());
+                // SAFETY: (1) nobody else changes the space, and the claim is ours.
+                let references = unsafe { vma.design() };
+                VmaRefcount::claim(references);
+                VmaRefcount::quiesce(&s.mm, references);
                 s.guarded.write();
-                VmaRefcount::release(vma.design());
+                VmaRefcount::release(references);
             },
             |s| {
                 for _ in 0..2 {

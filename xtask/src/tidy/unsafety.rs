@@ -37,8 +37,11 @@ const PLACES: &[&str] = &[
     // A mapping that was found is used beyond the section or borrow in which it was found: a lock, a reference or a claim keeps it.
     "crates/spile/src/change/mod.rs",
     "crates/spile/src/index.rs",
+    "crates/spile/src/locking/mmap_lock.rs",
     "crates/spile/src/locking/mod.rs",
     "crates/spile/src/locking/vma_refcount.rs",
+    // The words of a design are the design's.
+    "crates/spile/src/vma.rs",
     // Traits whose implementors owe memory.
     "crates/spile/src/platform.rs",
     // The simulator's memory, and its RCU domain.
