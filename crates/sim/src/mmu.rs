@@ -99,7 +99,8 @@ impl Sim {
             let raw = self.table(table).load(index(page, 0));
             let pte = self.decode(raw).filter(|pte| access.allowed_by(pte.prot))?;
             let marked = if access == Access::Write { pte.dirtied() } else { Pte { accessed: true, ..pte } };
-            if marked != pte && !self.table(table).mark(index(page, 0), raw, self.encode(marked)) {
+            // SAFETY: (1) only the marks differ; (2) the access was allowed.
+            if marked != pte && !unsafe { self.table(table).mark(index(page, 0), raw, self.encode(marked)) } {
                 continue;
             }
             let generation = self.arena().generation(pte.frame);

@@ -56,7 +56,7 @@ pub trait Platform: Frames + Mmu + Machine + Clone + Send + Sync + 'static {
 /// An implementor owes: (1) a frame that [`alloc`](Self::alloc) gave is nobody else's until [`free`](Self::free); (2)
 /// [`meta`](Self::meta) is the same for a frame always, and stays valid for ever; (3) [`table`](Self::table) is the memory of that
 /// frame, and it and [`page`](Self::page) stay valid, if meaningless, after the frame was freed, until the grace periods of all sections that began before
-/// are over.
+/// are over; (4) where it is a [`Platform`], its clones are the same host, and no other host has the same [`Shared`].
 pub unsafe trait Frames {
     /// A frame with unspecified contents, or none. Never sleeps, never waits.
     fn alloc(&self) -> Option<FrameId>;
@@ -113,7 +113,8 @@ pub unsafe trait Frames {
     /// rarely has to zero a page for a table. Never sleeps.
     fn alloc_table(&self) -> Option<FrameId> {
         let frame = self.alloc()?;
-        self.table(frame).clear();
+        // SAFETY: (1) it was just given.
+        unsafe { self.table(frame).clear() };
         Some(frame)
     }
 

@@ -462,9 +462,11 @@ fn program_against_a_move<L: Locking>() {
         sides: vec![
             |s| {
                 let table = s.mm.page_table();
-                table.prepare_relocation(&s.host, page(0), at(2)).unwrap();
+                // SAFETY: (1) one host, one space; (2) whole pages of four; (3) nobody else changes anything.
+                unsafe { table.prepare_relocation(&s.host, page(0), at(2)) }.unwrap();
                 let mut gather = Gather::new(&s.host, table);
-                table.relocate(&s.host, page(0), at(2), &mut gather);
+                // SAFETY: (1) as above; (2) prepared; (3) nobody faults; (4) nothing is at page 2.
+                unsafe { table.relocate(&s.host, page(0), at(2), &mut gather) };
                 gather.settle(page(0));
                 assert_eq!(s.get(at(2)), Ok(7));
             },

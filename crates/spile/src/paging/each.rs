@@ -9,7 +9,7 @@ use spile_rcu::Rcu;
 impl<P: Platform> PageTable<P> {
     /// Calls `each` with the address and the entry of every page in `range` that has one, ascending, without locks: each entry as it
     /// was at some moment of the call.
-    pub fn each_present(&self, p: &P, range: Range, mut each: impl FnMut(u64, Pte)) {
+    pub(crate) fn each_present(&self, p: &P, range: Range, mut each: impl FnMut(u64, Pte)) {
         let _section = p.rcu().read();
         Self::each_under(p, self.root, LEVELS - 1, range, &mut each);
     }

@@ -36,8 +36,12 @@ impl Table {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// Empties all entries. The table is in no tree.
-    pub fn clear(&self) {
+    /// Empties all entries.
+    ///
+    /// # Safety
+    ///
+    /// (1) The table is in no tree, and nobody else's.
+    pub unsafe fn clear(&self) {
         // Relaxed: nobody else knows the table.
         self.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
     }
@@ -56,7 +60,11 @@ impl Table {
     }
 
     /// Sets bits of entry `i` as hardware does: unless it is no longer `seen`. For MMUs in software.
-    pub fn mark(&self, i: usize, seen: u64, marked: u64) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// (1) `marked` is `seen` with the accessed bit, or the accessed and the dirty bit, set; (2) the dirty bit only where `seen` lets writes pass.
+    pub unsafe fn mark(&self, i: usize, seen: u64, marked: u64) -> bool {
         // Relaxed: it adds to an entry that this CPU has just read.
         self.0[i].compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -165,6 +173,8 @@ pub struct PageTable<P: Platform> {
     /// How many [`Gather`](super::Gather)s have changed entries and not yet awaited their flush. Raised under the table's lock
     /// (P6).
     pub(super) unflushed: AtomicU32,
+    /// Where the platform's [`Shared`](crate::Shared) is, by which it is known.
+    home: usize,
     platform: PhantomData<fn(P)>,
 }
 
@@ -191,9 +201,9 @@ pub(super) fn parts(range: Range, level: usize) -> impl Iterator<Item = Range> {
 
 impl<P: Platform> PageTable<P> {
     /// Empty tables for a new address space, or none without a frame.
-    pub fn new(p: &P, space: SpaceId) -> Option<Self> {
+    pub(crate) fn new(p: &P, space: SpaceId) -> Option<Self> {
         let root = Self::take_table(p)?;
-        Some(Self { root, space, unflushed: AtomicU32::new(0), platform: PhantomData })
+        Some(Self { root, space, unflushed: AtomicU32::new(0), home: p.shared().name(), platform: PhantomData })
     }
 
     /// The frame of the topmost table: what a CPU is told when it enters the space.
@@ -268,7 +278,12 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// The entry of `at`, without a lock: what it was at some moment of this call.
+    ///
+    /// # Panics
+    ///
+    /// If `p` is another platform than that of the tables.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
+        assert_eq!(self.home, p.shared().name(), "the tables belong to another platform");
         self.spot(p, at).seen()
     }
 }

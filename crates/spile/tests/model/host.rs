@@ -199,7 +199,8 @@ impl Host {
     /// Empties `range`, where no fault is let in.
     pub fn zap<L: Locking>(&self, mm: &Mm<Host, L>, range: Range) {
         let mut gather = Gather::new(self, mm.page_table());
-        mm.page_table().zap(self, range, &mut gather);
+        // SAFETY: (1) one host, one space; (2) as the model says; (3) settled next.
+        unsafe { mm.page_table().zap(self, range, &mut gather) };
         gather.settle(range);
     }
 
@@ -315,7 +316,8 @@ unsafe impl Frames for Host {
 
     fn alloc_table(&self) -> Option<FrameId> {
         let frame = self.take(Kind::Table)?;
-        self.slot(frame).table.clear();
+        // SAFETY: (1) it was just taken.
+        unsafe { self.slot(frame).table.clear() };
         Some(frame)
     }
 
