@@ -3,6 +3,7 @@
 use super::table::{PageTable, index, parts};
 use super::{LEVELS, Pte};
 use crate::addr::{FrameId, PAGE, Range};
+use crate::frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
 
@@ -17,14 +18,14 @@ impl<P: Platform> PageTable<P> {
     fn each_under(p: &P, table: FrameId, level: usize, range: Range, each: &mut impl FnMut(u64, Pte)) {
         if level == 0 {
             for at in (range.start()..range.end()).step_by(PAGE as usize) {
-                if let Some(pte) = p.decode(p.table(table).load(index(at, 0))) {
+                if let Some(pte) = p.decode(frame::table(p, table).load(index(at, 0))) {
                     each(at, pte);
                 }
             }
             return;
         }
         for part in parts(range, level) {
-            let raw = p.table(table).load(index(part.start(), level));
+            let raw = frame::table(p, table).load(index(part.start(), level));
             if raw != 0 {
                 Self::each_under(p, p.decode_table(raw), level - 1, part, each);
             }

@@ -9,6 +9,7 @@
 use super::table::{Locked, index};
 use super::{Gather, LEVELS, PageTable, Pte};
 use crate::addr::{FrameId, Range};
+use crate::frame;
 use crate::platform::{Platform, Refused};
 use spile_rcu::Rcu;
 use spile_sync::seeded;
@@ -38,7 +39,7 @@ impl<P: Platform> PageTable<P> {
     pub(super) fn leaf_or_link(&self, p: &P, at: u64, good: &impl Fn() -> bool) -> Result<Option<FrameId>, Lost> {
         let mut table = self.root;
         for level in (1..LEVELS).rev() {
-            let raw = p.table(table).load(index(at, level));
+            let raw = frame::table(p, table).load(index(at, level));
             table = match raw {
                 0 => match self.link(p, table, index(at, level), good)? {
                     Some(child) => child,
@@ -88,7 +89,7 @@ impl<P: Platform> PageTable<P> {
     pub(crate) fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
         let section = p.rcu().read();
         let leaf = self.leaf(p, at);
-        let seen = leaf.and_then(|leaf| p.decode(p.table(leaf).load(index(at, 0))));
+        let seen = leaf.and_then(|leaf| p.decode(frame::table(p, leaf).load(index(at, 0))));
         Spot { p, tables: self, at, leaf, seen, _section: section }
     }
 }
@@ -190,7 +191,7 @@ impl<'t, P: Platform> Spot<'t, P> {
         p.commit(space, at, None, Some(new));
         table.fill(i, p.encode(new));
         drop(table);
-        crate::frame::put(p, old.frame);
+        frame::put(p, old.frame);
         Ok(())
     }
 }
@@ -215,7 +216,7 @@ impl<P: Platform> PageTable<P> {
                 if p.admit(self.space, at, None, pte).is_ok() {
                     locked.fill(i, p.encode(pte));
                 } else {
-                    crate::frame::put(p, pte.frame);
+                    frame::put(p, pte.frame);
                 }
             }
         }

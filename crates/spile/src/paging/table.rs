@@ -1,6 +1,7 @@
 //! A table, its lock, and the tree of tables of one address space.
 
 use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
+use crate::frame;
 use crate::paging::Pte;
 use crate::platform::Platform;
 use core::marker::PhantomData;
@@ -105,11 +106,11 @@ pub(super) struct Locked<'p, P: Platform> {
 
 impl<'p, P: Platform> Locked<'p, P> {
     fn state(&self) -> &'p AtomicU32 {
-        &self.p.meta(self.frame).table.state
+        &frame::meta(self.p, self.frame).table.state
     }
 
     fn entry(&self, i: usize) -> &'p AtomicU64 {
-        &self.p.table(self.frame).0[i]
+        &frame::table(self.p, self.frame).0[i]
     }
 
     pub(super) fn raw(&self, i: usize) -> u64 {
@@ -218,21 +219,22 @@ impl<P: Platform> PageTable<P> {
 
     /// A new table, in no tree.
     pub(super) fn take_table(p: &P) -> Option<FrameId> {
-        let frame = crate::frame::relieved(p, P::alloc_table)?;
+        let frame = frame::relieved(p, P::alloc_table)?;
         // Relaxed: nobody else knows the table.
-        p.meta(frame).table.state.store(0, Ordering::Relaxed);
+        frame::meta(p, frame).table.state.store(0, Ordering::Relaxed);
         Some(frame)
     }
 
     /// Gives back a table that no tree had, or whose grace period is over.
     pub(super) fn give_table(p: &P, frame: FrameId) {
-        p.free_table(frame);
+        // SAFETY: (1) by `take_table`; (2) and (3) in no tree, or no more, and nobody walks there.
+        unsafe { p.free_table(frame) };
     }
 
     /// Locks a table found by a walk; none if it has been detached since.
     pub(super) fn lock(p: &P, frame: FrameId) -> Option<Locked<'_, P>> {
         let pin = p.pin();
-        let meta = &p.meta(frame).table;
+        let meta = &frame::meta(p, frame).table;
         let lock = loop {
             match meta.lock.try_lock() {
                 Some(lock) => break lock,
@@ -246,7 +248,7 @@ impl<P: Platform> PageTable<P> {
 
     /// A guess, without the lock, whether a table has entries in use.
     pub(super) fn seems_empty(p: &P, frame: FrameId) -> bool {
-        p.meta(frame).table.state.load(Ordering::Relaxed) == 0
+        frame::meta(p, frame).table.state.load(Ordering::Relaxed) == 0
     }
 
     /// The table of level 0 for `at`, if there is one. In a read section.
@@ -256,7 +258,7 @@ impl<P: Platform> PageTable<P> {
 
     /// What entry `i` of an inner table leads to at this moment.
     pub(super) fn child_now(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
-        let raw = p.table(table).load(i);
+        let raw = frame::table(p, table).load(i);
         (raw != 0).then(|| p.decode_table(raw))
     }
 
