@@ -230,6 +230,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// # Errors
     ///
     /// [`Error`]; nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// If `attr` says a file of another platform: its frames are not this one's. Nothing was changed.
     pub fn map(&self, place: Place, attr: impl FnOnce(Range) -> Attr<P>) -> Result<Range, Error> {
         self.change(|change| {
             let at = match place {

@@ -176,6 +176,17 @@ impl<P: Platform> Backing<P> {
         }
     }
 
+    /// Whether its frames are `p`'s.
+    #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files have frames"))]
+    pub(crate) fn is_of(&self, p: &P) -> bool {
+        match self {
+            Backing::Anon(_) => true,
+            #[cfg(feature = "file")]
+            Backing::File(file, _) => file.platform().shared().name() == p.shared().name(),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
     /// Whether it is anonymous memory.
     pub fn is_anon(&self) -> bool {
         matches!(self, Backing::Anon(_))
