@@ -84,7 +84,10 @@ impl<P: Platform> Drop for Referenced<'_, P> {
     }
 }
 
-impl Locking for VmaRefcount {
+// SAFETY: (1) a reference is taken in the section in which the mapping was found, unless it is claimed, and `quiesce` waits for it; (2) the
+// range is the mapping's; (3) the count and the claim are one word, and the last reference's Release meets `quiesce`'s Acquire; (4) so do
+// `release` and `try_get`; (5) as provided. A hold of the slow way is a share of the lock.
+unsafe impl Locking for VmaRefcount {
     const NAME: &'static str = "vma_refcount";
     type PerMm = ();
     type PerVma = References;

@@ -15,7 +15,7 @@ impl<P: Platform> PageTable<P> {
     /// # Errors
     ///
     /// [`Lost::NoMemory`]: some pages are shared and some are not; what was write-protected may stay so.
-    pub fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
+    pub(crate) fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
             let Some(from) = self.leaf_or_never(p, part.start()) else { continue };

@@ -10,7 +10,7 @@ use spile_sync::seeded;
 impl<P: Platform> PageTable<P> {
     /// Gives each page in `range` the permission that `prot` says for its present entry. What passes less than before is noted in
     /// the gather; a CPU that has the old entry may use it until the flush is over.
-    pub fn protect(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, prot: impl Fn(Pte) -> Prot) {
+    pub(crate) fn protect(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, prot: impl Fn(Pte) -> Prot) {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
             let Some(locked) = self.leaf_or_never(p, part.start()).and_then(|leaf| Self::lock(p, leaf)) else { continue };
