@@ -292,14 +292,24 @@ pub unsafe trait Mmu {
     /// # Errors
     ///
     /// [`Refused`]; nothing changed, and the fault is told.
-    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
-        self.commit(space, at, old, Some(new));
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller is about to change the entry of `at` in the core's tables of `space`, and has locked the table; (2) that entry changes
+    /// from `old` to `new`, whose frames it keeps until the call is over.
+    unsafe fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, old, Some(new)) };
         Ok(())
     }
 
     /// Called under the table's lock for every other change of the entry of `at`, after it was emptied and before it is filled or
     /// passes less. Cannot fail.
-    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit).
+    unsafe fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
@@ -313,7 +323,11 @@ pub unsafe trait Mmu {
     }
 
     /// Address space `space` is gone: no CPU runs in it, and its number will not be used again.
-    fn retire(&self, _space: SpaceId) {}
+    ///
+    /// # Safety
+    ///
+    /// (1) It is so.
+    unsafe fn retire(&self, _space: SpaceId) {}
 }
 
 /// Why a host did not [`admit`](Mmu::admit) an entry.
