@@ -183,6 +183,11 @@ pub struct FrameMeta {
     pub(crate) table: TableLock,
 }
 
+#[cold]
+fn forgotten() -> ! {
+    panic!("holds on a frame were forgotten, and there can be no more");
+}
+
 impl FrameMeta {
     /// Of a free frame.
     #[cfg(not(loom))]
@@ -212,19 +217,38 @@ impl FrameMeta {
         self.refs.store(1, Ordering::Release);
     }
 
+    /// So many owners that some must have forgotten their holds.
+    const TOO_MANY: u32 = 1 << 31;
+
     /// One owner more, by somebody who is or holds one.
+    ///
+    /// # Panics
+    ///
+    /// If there are too many: before the count comes round, and the frame is freed under them.
     pub(crate) fn get(&self) {
         // Relaxed: the caller's own hold keeps the frame.
         let before = self.refs.fetch_add(1, Ordering::Relaxed);
         debug_assert_ne!(before, 0, "a free frame was taken");
+        if before >= Self::TOO_MANY {
+            // Relaxed: as above.
+            self.refs.fetch_sub(1, Ordering::Relaxed);
+            forgotten();
+        }
     }
 
     /// One owner more, unless there is none.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
     #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
         // Acquire [frame-none]: who finds no owner sees that the frame is no longer what the caller looks for, and does not ask again.
         let mut refs = self.refs.load(order!("frame-none", Acquire));
         while refs != 0 {
+            if refs >= Self::TOO_MANY {
+                forgotten();
+            }
             // Acquire: the same of a frame that has a new owner; pairs with `first`. Relaxed on failure: it is looked for again.
             match self.refs.compare_exchange(refs, refs + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
