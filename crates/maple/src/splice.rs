@@ -113,6 +113,18 @@ impl Cut {
         Ok(())
     }
 
+    /// Takes the room of erased entries beside the cut, so that a leaf does not fill up where ranges come and go.
+    #[inline]
+    fn take_erased(&mut self, leaf: Leaf<'_>) {
+        let is_erased = |i: usize| node::own(leaf.slot(i)).is_null();
+        while !self.middle.is_empty() && self.from > 0 && is_erased(self.from - 1) {
+            self.from -= 1;
+        }
+        while !self.middle.is_empty() && self.upto < leaf.len() && is_erased(self.upto) {
+            self.upto += 1;
+        }
+    }
+
     /// Nothing is there, and nothing comes.
     fn is_bare(&self, one_leaf: bool) -> bool {
         one_leaf && self.from == self.upto && self.middle.is_empty()
@@ -173,6 +185,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Hands<'t, H, R, A> {
         if cut.is_bare(true) {
             return Ok(Spliced::NOTHING);
         }
+        cut.take_erased(leaf);
         match stays_a_leaf(&left, &cut) {
             Some(keep) => self.one_leaf(&left, &cut, keep),
             None => self.rebuild(&left, &left, &cut),

@@ -225,16 +225,18 @@ fn fork<L: Locking>() {
     .run();
 }
 
+fn shared_with_a_child<L: Locking>(s: &mut Space<L>) {
+    s.map(page(0), Prot::RW);
+    s.put(at(0), 7).unwrap();
+    s.child = Mutex::new(Some(s.mm.fork().unwrap()));
+}
+
 /// Parent and child write the page that they share.
 fn both_sides_write<L: Locking>() {
     Race::<L> {
         setting: PLAIN,
         preemptions: 3,
-        before: |s| {
-            s.map(page(0), Prot::RW);
-            s.put(at(0), 7).unwrap();
-            s.child = Mutex::new(Some(s.mm.fork().unwrap()));
-        },
+        before: shared_with_a_child,
         sides: vec![
             |s| {
                 let child = s.child.lock().unwrap().take().unwrap();
@@ -259,11 +261,7 @@ fn reused_after_a_copy<L: Locking>() {
     Race::<L> {
         setting: PLAIN,
         preemptions: 3,
-        before: |s| {
-            s.map(page(0), Prot::RW);
-            s.put(at(0), 7).unwrap();
-            s.child = Mutex::new(Some(s.mm.fork().unwrap()));
-        },
+        before: shared_with_a_child,
         sides: vec![
             |s| {
                 let child = s.child.lock().unwrap().take().unwrap();

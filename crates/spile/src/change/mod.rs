@@ -338,11 +338,13 @@ fn claim<P: Platform, L: Locking>(index: &IndexWriter<'_, P, L>, plan: &Plan<'_,
         as_relied &= relied.filter(|seen| core::ptr::eq(seen.vma, vma)).all(|seen| seen.anon == anon);
         usage.remove(vma.range(), vma.attr());
     };
-    if first.is_some() {
-        index.iter(plan.window.span()).for_each(|(_, vma)| claim(vma));
-    } else {
+    match first {
+        Some(only) if only.range() == plan.window => claim(only.vma),
+        Some(_) => index.iter(plan.window.span()).for_each(|(_, vma)| claim(vma)),
         // Only neighbours that merge.
-        [below, above].into_iter().flatten().filter(|seen| plan.window.covers(seen.range())).for_each(|seen| claim(seen.vma));
+        None => {
+            [below, above].into_iter().flatten().filter(|seen| plan.window.covers(seen.range())).for_each(|seen| claim(seen.vma))
+        }
     }
     as_relied
 }

@@ -97,7 +97,9 @@ impl Request {
             change.split(at)?;
             return Err(Errno::ENOMEM);
         }
-        change.fits_when_cut(at)?;
+        if !change.mm.may_split() && change.cuts_in_two(at) {
+            return Err(Errno::ENOMEM);
+        }
         change.map(at, attr)?;
         Ok((at, locked))
     }
@@ -239,12 +241,5 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let above = self.first(near).filter(|vma| vma.attr().flags.has(Flags::GROWS_DOWN))?;
         let limit = above.range().start().saturating_sub(gap);
         (limit < at.end()).then_some(limit)
-    }
-
-    /// Whether what a mapping over `at` would cut can be cut: one mapping more is needed where `at` lies inside of one.
-    fn fits_when_cut(&self, at: Range) -> Result<(), Errno> {
-        let inside = |range: Range| range.start() < at.start() && range.end() > at.end();
-        let cut = self.at(at.start()).is_some_and(|vma| inside(vma.range()));
-        if cut && !self.mm.may_split() { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 }

@@ -29,11 +29,14 @@ pub(super) fn unmap_range(addr: u64, len: u64) -> Result<Range, Errno> {
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     pub(super) fn munmap(&mut self, range: Range) -> Result<(), Errno> {
-        let cuts_in_two =
-            self.at(range.start()).is_some_and(|vma| vma.range().start() < range.start() && vma.range().end() > range.end());
-        if cuts_in_two && !self.mm.may_split() {
+        if !self.mm.may_split() && self.cuts_in_two(range) {
             return Err(Errno::ENOMEM);
         }
         Ok(self.unmap(range)?)
+    }
+
+    /// Whether `range` lies inside of a mapping, so that without it there are two.
+    pub(super) fn cuts_in_two(&self, range: Range) -> bool {
+        self.at(range.start()).is_some_and(|vma| vma.range().start() < range.start() && vma.range().end() > range.end())
     }
 }
