@@ -125,7 +125,7 @@ unsafe impl Mmu for Sim {
         table_of(raw)
     }
 
-    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+    unsafe fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
         self.lanes().stall();
@@ -146,7 +146,7 @@ unsafe impl Mmu for Sim {
         self.lanes().watch.check(|state| state.acked(cpu, flush.0))
     }
 
-    fn retire(&self, space: SpaceId) {
+    unsafe fn retire(&self, space: SpaceId) {
         self.lanes().watch.check(|state| ((), state.retired(space)));
     }
 }

@@ -125,7 +125,7 @@ mod linux {
     // SAFETY: (1) the format is the core's; (2) `commit` flushes: the kernel does, before a move, a protection or a discard returns.
     unsafe impl Mmu for Host {
         type Flush = ();
-        fn commit(&self, _space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        unsafe fn commit(&self, _space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
             let shown = |pte: Option<Pte>| pte.filter(|pte| pte.prot != Prot::NONE);
             match (shown(old), shown(new)) {
                 // The kernel is told of reads and writes alone.

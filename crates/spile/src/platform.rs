@@ -183,6 +183,11 @@ pub struct FrameMeta {
     pub(crate) table: TableLock,
 }
 
+#[cold]
+fn forgotten() -> ! {
+    panic!("holds on a frame were forgotten, and there can be no more");
+}
+
 impl FrameMeta {
     /// Of a free frame.
     #[cfg(not(loom))]
@@ -212,19 +217,38 @@ impl FrameMeta {
         self.refs.store(1, Ordering::Release);
     }
 
+    /// So many owners that some must have forgotten their holds.
+    const TOO_MANY: u32 = 1 << 31;
+
     /// One owner more, by somebody who is or holds one.
+    ///
+    /// # Panics
+    ///
+    /// If there are too many: before the count comes round, and the frame is freed under them.
     pub(crate) fn get(&self) {
         // Relaxed: the caller's own hold keeps the frame.
         let before = self.refs.fetch_add(1, Ordering::Relaxed);
         debug_assert_ne!(before, 0, "a free frame was taken");
+        if before >= Self::TOO_MANY {
+            // Relaxed: as above.
+            self.refs.fetch_sub(1, Ordering::Relaxed);
+            forgotten();
+        }
     }
 
     /// One owner more, unless there is none.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
     #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
         // Acquire [frame-none]: who finds no owner sees that the frame is no longer what the caller looks for, and does not ask again.
         let mut refs = self.refs.load(order!("frame-none", Acquire));
         while refs != 0 {
+            if refs >= Self::TOO_MANY {
+                forgotten();
+            }
             // Acquire: the same of a frame that has a new owner; pairs with `first`. Relaxed on failure: it is looked for again.
             match self.refs.compare_exchange(refs, refs + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -292,14 +316,24 @@ pub unsafe trait Mmu {
     /// # Errors
     ///
     /// [`Refused`]; nothing changed, and the fault is told.
-    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
-        self.commit(space, at, old, Some(new));
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller is about to change the entry of `at` in the core's tables of `space`, and has locked the table; (2) that entry changes
+    /// from `old` to `new`, whose frames it keeps until the call is over.
+    unsafe fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, old, Some(new)) };
         Ok(())
     }
 
     /// Called under the table's lock for every other change of the entry of `at`, after it was emptied and before it is filled or
     /// passes less. Cannot fail.
-    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit).
+    unsafe fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
@@ -313,7 +347,11 @@ pub unsafe trait Mmu {
     }
 
     /// Address space `space` is gone: no CPU runs in it, and its number will not be used again.
-    fn retire(&self, _space: SpaceId) {}
+    ///
+    /// # Safety
+    ///
+    /// (1) It is so.
+    unsafe fn retire(&self, _space: SpaceId) {}
 }
 
 /// Why a host did not [`admit`](Mmu::admit) an entry.

@@ -28,11 +28,11 @@ const CLAIMED: u32 = 1 << 31;
 pub struct References(AtomicU32);
 
 impl References {
-    /// One more, unless claimed.
+    /// One more, unless claimed, or so many were forgotten that one more would claim it.
     #[inline]
     fn try_get(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
-        while word & CLAIMED == 0 || seeded!("reference-a-claimed-vma") {
+        while word < CLAIMED - 1 || seeded!("reference-a-claimed-vma") {
             // Acquire [vma-get]: the mapping's release comes before.
             match self.0.compare_exchange(word, word + 1, order!("vma-get", Acquire), Ordering::Relaxed) {
                 Ok(_) => return true,

@@ -146,7 +146,7 @@ impl<'t, P: Platform> Spot<'t, P> {
     pub(crate) fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
         debug_assert!(self.seen.is_none(), "a page is replaced, not installed");
         let (table, i) = self.lock(good)?;
-        self.p.admit(self.tables.space, self.at, None, new)?;
+        self.tables.admit(self.p, self.at, None, new)?;
         if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
             table.empty(i);
         }
@@ -164,7 +164,7 @@ impl<'t, P: Platform> Spot<'t, P> {
         let (table, i) = self.lock(good)?;
         let old = table.get(i).ok_or(Lost::Changed)?;
         let new = allow(old).ok_or(Lost::Changed)?;
-        self.p.admit(self.tables.space, self.at, Some(old), new)?;
+        self.tables.admit(self.p, self.at, Some(old), new)?;
         table.edit(i, |now| Pte { accessed: now.accessed || new.accessed, dirty: now.dirty || new.dirty, ..new });
         Ok(())
     }
@@ -177,18 +177,18 @@ impl<'t, P: Platform> Spot<'t, P> {
     ///
     /// [`Lost`]; nothing was changed.
     pub(crate) fn replace(&self, new: Pte, good: impl Fn() -> bool, fill: impl FnOnce()) -> Result<(), Lost> {
-        let (p, at, space) = (self.p, self.at, self.tables.space);
+        let (p, at) = (self.p, self.at);
         let mut gather = Gather::new(p, self.tables);
         let (table, i) = self.lock(good)?;
         let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
-        p.commit(space, at, Some(old), None);
+        self.tables.commit(p, at, Some(old), None);
         gather.changed(Range::page_of(at));
         if !seeded!("p5-set-before-flush") {
             gather.flush();
         }
         // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
-        p.commit(space, at, None, Some(new));
+        self.tables.commit(p, at, None, Some(new));
         table.fill(i, p.encode(new));
         drop(table);
         frame::put(p, old.frame);
@@ -213,7 +213,7 @@ impl<P: Platform> PageTable<P> {
                 continue;
             }
             if let Some(pte) = page(at) {
-                if p.admit(self.space, at, None, pte).is_ok() {
+                if self.admit(p, at, None, pte).is_ok() {
                     locked.fill(i, p.encode(pte));
                 } else {
                     frame::put(p, pte.frame);

@@ -20,7 +20,7 @@ impl<P: Platform> PageTable<P> {
                 if new.prot == old.prot {
                     continue;
                 }
-                p.commit(self.space, at, Some(old), Some(new));
+                self.commit(p, at, Some(old), Some(new));
                 locked.edit(index(at, 0), |now| now.with_prot(new.prot));
                 if !new.prot.has(old.prot) && !seeded!("protect-without-flush") {
                     gather.changed(Range::page_of(at));

@@ -74,7 +74,7 @@ impl<P: Platform> PageTable<P> {
         for (slot, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
             if source.raw(index(at, 0)) != 0 {
                 *slot = p.decode(source.empty(index(at, 0)));
-                p.commit(self.space, at, *slot, None);
+                self.commit(p, at, *slot, None);
                 gather.changed(Range::page_of(at));
             }
         }
@@ -83,7 +83,7 @@ impl<P: Platform> PageTable<P> {
         }
         for (slot, at) in moved.iter().zip((to.start()..to.end()).step_by(PAGE as usize)) {
             if let Some(pte) = slot {
-                p.commit(self.space, at, None, Some(*pte));
+                self.commit(p, at, None, Some(*pte));
                 target.fill(index(at, 0), p.encode(*pte));
             }
         }

@@ -3,7 +3,7 @@
 use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
 use crate::frame;
 use crate::paging::Pte;
-use crate::platform::Platform;
+use crate::platform::{Platform, Refused};
 use core::marker::PhantomData;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::lock::{TryLock, TryLockGuard};
@@ -215,6 +215,18 @@ impl<P: Platform> PageTable<P> {
     /// The number of the space.
     pub fn space(&self) -> SpaceId {
         self.space
+    }
+
+    /// Tells the platform of a change of the entry of `at`, whose table the caller has locked.
+    pub(super) fn commit(&self, p: &P, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        // SAFETY: (1) as every caller in this module has; (2) the entries are those of before and after.
+        unsafe { p.commit(self.space, at, old, new) };
+    }
+
+    /// Asks the platform before a fault changes the entry of `at`, whose table it has locked.
+    pub(super) fn admit(&self, p: &P, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) as above.
+        unsafe { p.admit(self.space, at, old, new) }
     }
 
     /// A new table, in no tree.

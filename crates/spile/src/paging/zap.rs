@@ -140,7 +140,7 @@ impl<P: Platform> PageTable<P> {
 
     fn zap_entry(&self, p: &P, locked: &super::table::Locked<'_, P>, at: u64, gather: &mut Gather<'_, P>) {
         let old = p.decode(locked.empty(index(at, 0)));
-        p.commit(self.space, at, old, None);
+        self.commit(p, at, old, None);
         gather.changed(Range::page_of(at));
         if let Some(old) = old {
             gather.frame(old.frame);
@@ -167,7 +167,8 @@ impl<P: Platform> PageTable<P> {
     /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
     pub(crate) fn destroy(&self, p: &P) {
         debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
-        p.retire(self.space);
+        // SAFETY: (1) so the caller says.
+        unsafe { p.retire(self.space) };
         Self::give_table(p, self.root);
     }
 }

@@ -336,7 +336,7 @@ unsafe impl Mmu for Host {
     /// How many requests each CPU must have served.
     type Flush = [usize; CPUS];
 
-    fn commit(&self, space: SpaceId, at: u64, _: Option<Pte>, new: Option<Pte>) {
+    unsafe fn commit(&self, space: SpaceId, at: u64, _: Option<Pte>, new: Option<Pte>) {
         let Some(new) = new else { return };
         // P5, and what a move between addresses owes: nobody caches another page here, or this page elsewhere. (None of the models
         // maps a page twice.)
