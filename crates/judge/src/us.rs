@@ -29,6 +29,17 @@ pub struct Us<L: Locking> {
     spaces: Vec<Mm<Sim, L>>,
 }
 
+impl<L: Locking> Drop for Us<L> {
+    /// What waits for a grace period has the simulator, and is in it: it would stay for ever. And no frame may be missing.
+    fn drop(&mut self) {
+        self.spaces.clear();
+        self.files.clear();
+        if !std::thread::panicking() {
+            self.sim.finish();
+        }
+    }
+}
+
 impl<L: Locking> Us<L> {
     /// With nothing mapped and fresh files.
     pub fn new(world: &World) -> Self {
