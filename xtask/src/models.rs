@@ -112,9 +112,9 @@ fn build() -> Result<Vec<Model>> {
 }
 
 impl Model {
-    /// What the documents call it: without the modules it is in.
-    fn plain_name(&self) -> &str {
-        self.name.rsplit("::").next().unwrap_or(&self.name)
+    /// Whether the documents mean it by `name`: modules may be left out, from the outermost on.
+    fn is(&self, name: &str) -> bool {
+        self.name.strip_suffix(name).is_some_and(|modules| modules.is_empty() || modules.ends_with("::"))
     }
 }
 
@@ -198,7 +198,7 @@ fn mutations(repo: &Repo, only: Option<&str>) -> Vec<Mutation> {
 
 /// Runs models under `mutation`: the documented ones first, then those of its crate and of the crates above.
 fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Result<Caught> {
-    let is_documented = |model: &Model| mutation.documented.iter().any(|name| name == model.plain_name());
+    let is_documented = |model: &Model| mutation.documented.iter().any(|name| model.is(name));
     let mut order: Vec<&Model> = models.iter().filter(|model| model.layer >= mutation.layer).collect();
     order.sort_by_key(|model| (!is_documented(model), model.layer));
     let mut caught = Caught { by: Vec::new(), endless: Vec::new(), wrongly_documented: Vec::new() };
@@ -226,7 +226,7 @@ pub fn run(options: &Options) -> Result<()> {
     let repo = Repo::load()?;
     let mut mutations = mutations(&repo, options.only.as_deref());
     // What only scheduler runs catch is their tests' business.
-    let is_model = |name: &String| models.iter().any(|model| model.plain_name() == name);
+    let is_model = |name: &String| models.iter().any(|model| model.is(name));
     mutations.retain(|mutation| mutation.documented.is_empty() || mutation.documented.iter().any(is_model));
     let start = Instant::now();
     let in_time = |mutation: &Mutation| !options.quick || mutation.key.starts_with("bug:") || start.elapsed() < QUICK;

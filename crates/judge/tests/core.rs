@@ -1,7 +1,7 @@
 //! The kernel and the core agree.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use spile::{Locking, MmapLock, VmaRefcount};
+use spile::{Locking, VmaRefcount};
 use spile_judge::compare::{Judge, Options, Report};
 use spile_judge::host::{self, Host};
 use spile_judge::us::Us;
@@ -40,9 +40,12 @@ fn the_core_and_the_kernel_agree() {
     must_agree::<VmaRefcount>(calls(), 7);
 }
 
-#[test]
-fn the_core_with_one_lock_and_the_kernel_agree() {
-    must_agree::<MmapLock>(calls() / 4, 8);
+fn agrees<L: Locking>() {
+    must_agree::<L>(calls() / 8, 8);
+}
+
+spile::test_each_design! {
+    and_the_kernel_agree => agrees;
 }
 
 /// Mappings that were written separately merge, in a core with that one bug: the kernel's do not.

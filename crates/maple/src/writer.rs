@@ -368,6 +368,20 @@ impl<H: Handle, R: Rcu> Displaced<'_, H, R> {
         count
     }
 
+    /// Gives each displaced handle to `to`, in no particular order: for those who retire them in a way of their own.
+    ///
+    /// # Safety
+    ///
+    /// (1) `to` and who it gives them to keep each handle, and what it owns, until a grace period that begins after this call is over, as far as
+    /// readers may have found it.
+    #[inline]
+    pub unsafe fn hand_over(mut self, mut to: impl FnMut(H)) {
+        while let Some((_, raw)) = self.pop() {
+            // SAFETY: (1, 2) owned, and popped once.
+            to(unsafe { H::from_raw(raw) });
+        }
+    }
+
     /// Waits for a grace period and gives the handles themselves, with the spans they had.
     ///
     /// # Panics

@@ -5,8 +5,7 @@
 
 use spile::backing::File;
 use spile::{
-    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Platform as _, Prot, Range,
-    VmaRefcount,
+    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Platform as _, Prot, Range, VmaRefcount,
 };
 use spile_sim::{Content, Failures, Sim, User};
 use std::sync::Arc;
@@ -434,27 +433,17 @@ fn threads<L: Locking>() {
     sim.finish();
 }
 
-macro_rules! designs {
-    ($($design:ident: $locking:ty),*; $tests:tt) => {
-        $(mod $design {
-            use super::*;
-            designs!(@ $locking; $tests);
-        })*
-    };
-    (@ $locking:ty; [$($test:ident),*]) => {
-        $(#[test]
-        fn $test() {
-            super::$test::<$locking>();
-        })*
-    };
-}
-
-designs! {
-    mmap_lock: MmapLock, vma_refcount: VmaRefcount;
-    [
-        map_store_load, unmap_and_protect, fork_and_copy, files, stack_grows, kernel_copies, pages_are_discarded, out_of_memory,
-        runs_out, threads
-    ]
+spile::test_each_design! {
+    map_store_load => map_store_load;
+    unmap_and_protect => unmap_and_protect;
+    fork_and_copy => fork_and_copy;
+    files => files;
+    stack_grows => stack_grows;
+    kernel_copies => kernel_copies;
+    pages_are_discarded => pages_are_discarded;
+    out_of_memory => out_of_memory;
+    runs_out => runs_out;
+    threads => threads;
 }
 
 #[test]

@@ -8,9 +8,7 @@
 //! beside it, up to two deep. Two bytes of each page are watched, its first and its last. `SPILE_SEEDS` sets the number of seeds.
 
 use spile::backing::File;
-use spile::{
-    AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount,
-};
+use spile::{AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Failures, Rng, Sim, User};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -467,24 +465,17 @@ fn runs<L: Locking>(first: u64, ops: usize, failing: bool) {
     println!("{seeds} seeds of {ops} operations");
 }
 
-#[test]
-fn mmap_lock() {
-    runs::<MmapLock>(0, 300, false);
+fn with_memory<L: Locking>() {
+    runs::<L>(0, 300, false);
 }
 
-#[test]
-fn vma_refcount() {
-    runs::<VmaRefcount>(10_000, 300, false);
+fn without_memory<L: Locking>() {
+    runs::<L>(20_000, 300, true);
 }
 
-#[test]
-fn mmap_lock_without_memory() {
-    runs::<MmapLock>(20_000, 300, true);
-}
-
-#[test]
-fn vma_refcount_without_memory() {
-    runs::<VmaRefcount>(30_000, 300, true);
+spile::test_each_design! {
+    agrees => with_memory;
+    agrees_without_memory => without_memory;
 }
 
 /// What one program at a time finds of seeded bugs.
@@ -498,7 +489,7 @@ fn controls() {
     let bugs = ["merge-all-identities", "relocate-without-flush", "protect-without-flush", "fork-without-flush", "p9-unclipped"];
     let found = |bug: &&str| {
         let mut child = std::process::Command::new(&this);
-        let child = child.args(["--exact", "vma_refcount"]).env("SPILE_MUTATE", format!("bug:{bug}"));
+        let child = child.args(["--exact", "vma_refcount::agrees"]).env("SPILE_MUTATE", format!("bug:{bug}"));
         !child.output().unwrap().status.success()
     };
     let missed: Vec<_> = bugs.iter().filter(|bug| !found(bug)).collect();

@@ -4,7 +4,7 @@
 #![cfg(feature = "sched")]
 
 use spile::linux::{advice, remap};
-use spile::{Attr, Backing, Flags, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount};
+use spile::{Attr, Backing, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Cpu, Sim, User};
 use spile_sync::sched::{Run, Strategy};
 use std::mem::forget;
@@ -39,12 +39,13 @@ impl<L: Locking> Race<'_, L> {
 
     fn run_seed(&self, seed: u64) {
         let sim = Sim::builder().cpus(2).frames(100).seed(seed).build();
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             sim.stall_one_in(16);
         }
         let mm = Mm::new(sim.clone(), Layout::default()).unwrap();
         (self.before)(&sim.cpu(0).enter(&mm));
-        let strategy = if seed % 2 == 0 { Strategy::Random } else { Strategy::Pct { depth: 2 + (seed / 2 % 3) as usize } };
+        let strategy =
+            if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 2 + (seed / 2 % 3) as usize } };
         let mut run = Run::new(seed).strategy(strategy).expect_steps(500).max_steps(300_000).keep_events(60);
         for (n, side) in self.sides.iter().enumerate() {
             let (sim, mm) = (&sim, &mm);
@@ -193,39 +194,20 @@ fn failed_read_beside_tables<L: Locking>() {
     .run();
 }
 
-#[test]
-fn a_store_beside_dontunmap_is_not_lost() {
-    store_beside_dontunmap::<VmaRefcount>(1, 0, 0);
-    store_beside_dontunmap::<MmapLock>(1, 0, 0);
+fn dontunmap<L: Locking>() {
+    store_beside_dontunmap::<L>(1, 0, 0);
 }
 
-#[test]
-fn a_store_beside_dontunmap_to_the_next_page_is_not_lost() {
-    store_beside_dontunmap::<VmaRefcount>(2, remap::FIXED, A + 2 * PAGE);
+fn dontunmap_to_the_next_page<L: Locking>() {
+    store_beside_dontunmap::<L>(2, remap::FIXED, A + 2 * PAGE);
 }
 
-#[test]
-fn a_move_over_a_mapping_leaves_no_hole() {
-    load_beside_move_over::<VmaRefcount>();
-    load_beside_move_over::<MmapLock>();
-}
-
-#[test]
-fn the_kernels_writes_are_not_seen_by_a_child() {
-    kernel_write_beside_fork::<VmaRefcount>();
-}
-
-#[test]
-fn the_kernels_writes_are_not_lost() {
-    kernel_write_beside_protect::<VmaRefcount>();
-}
-
-#[test]
-fn populated_is_writable() {
-    populate_beside_load::<VmaRefcount>();
-}
-
-#[test]
-fn a_frame_that_was_a_files_may_become_a_table() {
-    failed_read_beside_tables::<VmaRefcount>();
+spile::test_each_design! {
+    a_store_beside_dontunmap_is_not_lost => dontunmap;
+    a_store_beside_dontunmap_to_the_next_page_is_not_lost => dontunmap_to_the_next_page;
+    a_move_over_a_mapping_leaves_no_hole => load_beside_move_over;
+    the_kernels_writes_are_not_seen_by_a_child => kernel_write_beside_fork;
+    the_kernels_writes_are_not_lost => kernel_write_beside_protect;
+    populated_is_writable => populate_beside_load;
+    a_frame_that_was_a_files_may_become_a_table => failed_read_beside_tables;
 }

@@ -13,11 +13,9 @@
 #![cfg(feature = "sched")]
 
 mod duels;
-mod optimistic;
 
-use optimistic::Optimistic;
 use spile::backing::File;
-use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount};
+use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::fmt::Write as _;
@@ -458,68 +456,54 @@ fn duels<L: Locking>() {
     explored::<L>("duels", 600, duels::one::<L>);
 }
 
-#[test]
-fn walks_mmap_lock() {
-    walks::<MmapLock>();
-}
-
-#[test]
-fn walks_vma_refcount() {
-    walks::<VmaRefcount>();
-}
-
-#[test]
-fn walks_optimistic() {
-    walks::<Optimistic>();
-}
-
-#[test]
-fn duels_mmap_lock() {
-    duels::<MmapLock>();
-}
-
-#[test]
-fn duels_vma_refcount() {
-    duels::<VmaRefcount>();
-}
-
-#[test]
-fn duels_optimistic() {
-    duels::<Optimistic>();
-}
-
-#[test]
-fn crowds() {
+fn crowds<L: Locking>() {
     for (seed, cpus) in [(1, 8), (2, 16), (3, 64)] {
-        one::<VmaRefcount>(seed, cpus, 4).expect_ok();
-        one::<Optimistic>(seed, cpus, 4).expect_ok();
+        one::<L>(seed, cpus, 4).expect_ok();
     }
 }
 
-/// Seeded bugs, and the design in whose duels each is found within the usual number of seeds. What a shipped design excludes by what a
-/// fault holds, the optimistic one does not.
-const BUGS: [(&str, &str); 21] = [
+spile::test_each_design! {
+    walk => walks;
+    duel => duels;
+    crowd => crowds;
+}
+
+/// Seeded bugs, and the design in whose duels each is found within the usual number of seeds. What some designs exclude by what a
+/// fault holds, `rcu` does not.
+const BUGS: [(&str, &str); 33] = [
     ("claim-without-quiesce", "vma_refcount"),
     ("fork-without-claim", "vma_refcount"),
     ("fork-without-flush", "mmap_lock"),
     ("no-await", "mmap_lock"),
     ("p1-ignore-the-entry", "mmap_lock"),
-    ("p1-install-blindly", "optimistic"),
+    ("p1-install-blindly", "rcu"),
     ("p10-copy-without-closing", "vma_refcount"),
-    ("p2-link-blindly", "optimistic"),
-    ("p2-skip-empty", "optimistic"),
+    ("p2-link-blindly", "rcu"),
+    ("p2-skip-empty", "rcu"),
     ("p3-no-mark", "vma_refcount"),
-    ("p4-zap-blindly", "optimistic"),
+    ("p4-zap-blindly", "rcu"),
     ("p5-set-before-flush", "mmap_lock"),
     ("p6-ignore-pending", "vma_refcount"),
     ("p8-free-before-flush", "mmap_lock"),
     ("p8-table-without-grace", "vma_refcount"),
     ("p9-unclipped", "mmap_lock"),
     ("protect-without-flush", "mmap_lock"),
-    ("publish-without-claim", "optimistic"),
+    ("publish-without-claim", "rcu"),
     ("read-beside-writer", "mmap_lock"),
     ("reference-a-claimed-vma", "vma_refcount"),
     ("reuse-a-shared-page", "mmap_lock"),
+    ("no-revalidation", "rcu"),
+    ("no-revalidation", "spf_seq"),
+    ("no-revalidation", "spf_refcount"),
+    ("hold-a-claimed-vma", "rcu"),
+    ("hold-a-claimed-vma", "spf_refcount"),
+    ("reference-a-freed-vma", "spf_refcount"),
+    ("sequence-read-late", "spf_seq"),
+    ("zap-without-grace", "rcu_late_zap"),
+    ("born-released", "vma_rwsem"),
+    ("no-second-look", "vma_rwsem"),
+    ("hold-a-dead-vma", "vma_rwsem"),
+    ("claim-beside-readers", "vma_rwsem"),
 ];
 
 #[test]
@@ -531,13 +515,15 @@ fn controls() {
     let mut missed = Vec::new();
     for (bug, design) in BUGS {
         let mut child = std::process::Command::new(&this);
-        child.args([&format!("duels_{design}"), "--test-threads=1", "--nocapture"]).env("SPILE_MUTATE", format!("bug:{bug}"));
+        child
+            .args(["--exact", &format!("{design}::duel"), "--test-threads=1", "--nocapture"])
+            .env("SPILE_MUTATE", format!("bug:{bug}"));
         let output = child.env("SPILE_SEEDS", "1000").env("RUST_BACKTRACE", "0").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let passed = text.lines().find_map(|line| line.split_once("seeds passed")).map_or("crashed", |(before, _)| before);
         match output.status.success() {
             true => missed.push(bug),
-            false => println!("{bug:24} {} seeds passed", passed.rsplit("... ").next().unwrap_or(passed)),
+            false => println!("{bug:24} {design:16} {} seeds passed", passed.rsplit("... ").next().unwrap_or(passed)),
         }
     }
     assert!(missed.is_empty(), "seeded bugs that no seed found: {missed:?}");

@@ -8,7 +8,7 @@
 mod replay;
 
 use replay::{Replay, Report};
-use spile::{Locking, MmapLock, VmaRefcount};
+use spile::{Locking, VmaRefcount};
 use spile_mmtrace::{Call, Kind, Step, Trace, steps};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -60,15 +60,17 @@ fn whole<L: Locking>(path: &Path, frames: u32) -> Report {
     report
 }
 
-#[test]
-fn ls() {
-    must_agree(&whole::<VmaRefcount>(&bundled("ls"), 10_000));
-    must_agree(&whole::<MmapLock>(&bundled("ls"), 10_000));
+fn ls_agrees<L: Locking>() {
+    must_agree(&whole::<L>(&bundled("ls"), 10_000));
 }
 
-#[test]
-fn redis() {
-    must_agree(&whole::<VmaRefcount>(&bundled("redis"), 60_000));
+fn redis_agrees<L: Locking>() {
+    must_agree(&whole::<L>(&bundled("redis"), 60_000));
+}
+
+spile::test_each_design! {
+    ls => ls_agrees;
+    redis => redis_agrees;
 }
 
 #[test]

@@ -44,6 +44,9 @@ impl fmt::Display for BadRange {
 impl core::error::Error for BadRange {}
 
 impl Range {
+    /// All that tables can map.
+    pub const EVERYTHING: Self = Self { start: 0, end: TABLE_END };
+
     /// `start..end`.
     ///
     /// # Errors

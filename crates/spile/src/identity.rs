@@ -5,32 +5,45 @@
 //! **Mechanism.** A compare-exchange in the mapping's cell, which a claim closes (P10). Which one follows Linux: that of a neighbour which
 //! nothing but permission keeps apart, so that the two can merge later, or a new one.
 
-use crate::locking::Locking;
+use crate::change::Change;
+use crate::index::Writer;
+use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::{AnonId, Vma};
-use spile_rcu::Rcu;
 
-/// Sees to it that `vma` has one. False if somebody is about to replace it.
+/// Sees to it that the mapping held has one. False if somebody is about to replace it.
 #[inline]
-pub(crate) fn ensure<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> bool {
-    vma.anon.get().is_some() || set(mm, vma)
+pub(crate) fn ensure<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) -> bool {
+    hold.vma().anon.get().is_some() || set_beside(mm, hold)
 }
 
 #[cold]
-fn set<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> bool {
-    let id = neighbours(mm, vma).unwrap_or_else(|| AnonId::new(mm.platform().shared().number()));
-    vma.anon.set(id)
+fn set_beside<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) -> bool {
+    let vma = hold.vma();
+    set(mm.platform(), vma, |at, theirs| hold.beside(mm, at, |other| other.and_then(theirs)))
 }
 
-/// That of the mapping above, or else below, if nothing but permission keeps the two apart and no parent has a part in it.
-fn neighbours<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Option<AnonId> {
-    let section = mm.platform().rcu().read();
-    let range = vma.range();
-    let above = mm.index.find(&section, range.end()).filter(|above| continues(vma, above));
-    let below = || mm.index.find(&section, range.start().checked_sub(1)?).filter(|below| continues(below, vma));
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Sees to it that `vma` has one.
+    pub(crate) fn identify(&self, vma: &Vma<P, L>) {
+        if !vma.anon.get().is_some() {
+            set(self.mm.platform(), vma, |at, theirs| self.index().find(at).and_then(theirs));
+        }
+    }
+}
+
+/// Gives it that of the mapping above, or else below, if nothing but permission keeps the two apart and no parent has a part in it; or else
+/// a new one. `find` asks the mapping at an address, or the next above.
+fn set<P: Platform, L: Locking>(
+    p: &P,
+    vma: &Vma<P, L>,
+    find: impl Fn(u64, &dyn Fn(&Vma<P, L>) -> Option<AnonId>) -> Option<AnonId>,
+) -> bool {
     let usable = |other: &Vma<P, L>| Some(other.anon.get()).filter(|id| id.is_some() && !id.is_inherited());
-    above.and_then(usable).or_else(|| below().and_then(usable))
+    let above = find(vma.range().end(), &|above| usable(above).filter(|_| continues(vma, above)));
+    let below = || find(vma.range().start().checked_sub(1)?, &|below| usable(below).filter(|_| continues(below, vma)));
+    vma.anon.set(above.or_else(below).unwrap_or_else(|| AnonId::new(p.shared().number())))
 }
 
 fn continues<P: Platform, L: Locking>(low: &Vma<P, L>, high: &Vma<P, L>) -> bool {

@@ -19,7 +19,7 @@ mod change;
 mod fault;
 mod frame;
 mod identity;
-mod index;
+pub mod index;
 #[cfg(feature = "linux")]
 pub mod linux;
 pub mod locking;
@@ -37,7 +37,7 @@ pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId
 pub use change::NoMemory;
 pub use fault::{Denied, Done, Outcome};
 pub use frame::Frame;
-pub use locking::{Locking, MmapLock, VmaRefcount};
+pub use locking::{BTreeMapRwLock, Locking, MmapLock, RcuLateZap, SpfRefcount, SpfSeq, UnderRcu, VmaRefcount, VmaRwsem};
 pub use mm::{Error, Layout, Mm, Place};
 pub use observe::{Contents, Mapping, Resident};
 pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Refused, Store};

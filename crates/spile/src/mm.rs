@@ -7,24 +7,22 @@
 //! made with nothing held; a change that needs faults makes them when it is over.
 
 use crate::addr::{Access, BadRange, PAGE, Prot, Range, SpaceId, TABLE_END};
-use crate::change::{Change, NoMemory};
+use crate::change::{Change, Elsewhere, NoMemory};
 use crate::fault::{self, Denied, Outcome};
-use crate::index::Index;
+use crate::index::{Index, Writer};
 use crate::locking::{Locking, Miss, RwLock};
 use crate::paging::{Gather, PageTable};
 use crate::platform::Platform;
 use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
-use spile_maple::Fit;
-use spile_rcu::Rcu;
 #[cfg(feature = "linux")]
 use spile_sync::atomic::{AtomicBool, Ordering};
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
 pub struct Mm<P: Platform, L: Locking> {
     platform: P,
-    pub(crate) index: Index<P, L>,
+    pub(crate) index: L::Index<P>,
     pub(crate) lock: RwLock,
     /// Taken only when the address space is gone.
     pub(crate) table: PageTable<P>,
@@ -35,7 +33,7 @@ pub struct Mm<P: Platform, L: Locking> {
     gap: AtomicBool,
     #[cfg(feature = "linux")]
     pub(crate) linux: crate::linux::State,
-    _design: L::PerMm,
+    design: L::PerMm<P>,
 }
 
 /// Where mappings may be, and where they are put when nobody says.
@@ -123,9 +121,19 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// [`Error::NoMemory`].
     pub fn new(platform: P, layout: Layout) -> Result<Self, Error> {
+        Self::with_design(L::per_mm(&platform, None), platform, layout)
+    }
+
+    /// Empty, for a fork of this one.
+    pub(crate) fn child(&self) -> Result<Self, Error> {
+        let design = L::per_mm(&self.platform, Some(&self.design));
+        Self::with_design(design, self.platform.clone(), self.layout)
+    }
+
+    fn with_design(design: L::PerMm<P>, platform: P, layout: Layout) -> Result<Self, Error> {
         let space = SpaceId(platform.shared().number());
         let table = PageTable::new(&platform, space).ok_or(Error::NoMemory)?;
-        let index = Index::new(platform.rcu().clone());
+        let index = Index::new(&platform);
         Ok(Self {
             platform,
             index,
@@ -137,7 +145,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             gap: AtomicBool::new(false),
             #[cfg(feature = "linux")]
             linux: crate::linux::State::new(),
-            _design: L::PerMm::default(),
+            design,
         })
     }
 
@@ -154,6 +162,21 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// The page tables: for MMUs that walk them.
     pub fn page_table(&self) -> &PageTable<P> {
         &self.table
+    }
+
+    /// Where its mappings are: for designs.
+    pub fn index(&self) -> &L::Index<P> {
+        &self.index
+    }
+
+    /// The lock that keeps changes apart: for designs.
+    pub fn lock(&self) -> &RwLock {
+        &self.lock
+    }
+
+    /// What the design keeps: for designs.
+    pub fn design(&self) -> &L::PerMm<P> {
+        &self.design
     }
 
     /// How much is mapped.
@@ -219,7 +242,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// [`Denied`].
     pub fn grow(&self, at: u64, allowed: impl FnOnce(Range, u64, Flags) -> bool) -> Result<(), Denied> {
         let gap = self.layout.stack_gap;
-        self.change(|change| change.grow(at, gap, allowed)).map_err(|why| match why {
+        self.change(&[Range::EVERYTHING], |change| change.grow(at, gap, allowed)).map_err(|why| match why {
             crate::change::Ungrown::Refused => Denied::Unmapped,
             crate::change::Ungrown::NoMemory => Denied::NoMemory,
         })
@@ -235,16 +258,23 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// If `attr` says a file of another platform: its frames are not this one's. Nothing was changed.
     pub fn map(&self, place: Place, attr: impl FnOnce(Range) -> Attr<P>) -> Result<Range, Error> {
-        self.change(|change| {
+        let known = match place {
+            Place::Over(at) | Place::At(at) => Some(at),
+            Place::Anywhere(_) => None,
+        };
+        let mut attr = Some(attr);
+        self.change_somewhere(known, |change| {
             let at = match place {
                 Place::Over(at) => at,
-                Place::At(at) if change.first(at).is_some() => return Err(Error::Occupied(at)),
+                Place::At(at) if change.first(at).is_some() => return Ok(Err(Error::Occupied(at))),
                 Place::At(at) => at,
-                Place::Anywhere(len) => change.free_range(len).ok_or(Error::NoSpace(len))?,
+                Place::Anywhere(len) => match change.free_range(len) {
+                    None => return Ok(Err(Error::NoSpace(len))),
+                    Some(at) => change.may_take(at)?,
+                },
             };
-            self.check(at)?;
-            change.map(at, attr(at))?;
-            Ok(at)
+            let attr = attr.take().expect("a change that went elsewhere did not come here");
+            Ok(self.check(at).and_then(|()| Ok(change.map(at, attr(at))?)).map(|()| at))
         })
     }
 
@@ -255,7 +285,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// [`Error`]; nothing was changed.
     pub fn unmap(&self, at: Range) -> Result<(), Error> {
         self.check(at)?;
-        Ok(self.change(|change| change.unmap(at))?)
+        Ok(Change::begin(self, &[at]).unmap(at)?)
     }
 
     /// Changes what may be done with `at`, which is wholly mapped. May sleep.
@@ -265,7 +295,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// [`Error`]; what lies below the mapping it is about was changed.
     pub fn protect(&self, at: Range, prot: Prot) -> Result<(), Error> {
         self.check(at)?;
-        self.change(|change| {
+        self.change(&[at], |change| {
             let mut rest = Some(at);
             while let Some(now) = rest {
                 let vma = change.at(now.start()).ok_or(Error::Unmapped(now.start()))?;
@@ -287,11 +317,31 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         if self.layout.all.covers(at) { Ok(()) } else { Err(Error::Outside(at)) }
     }
 
-    /// Runs `verb` with the right to change, then, with nothing held, gives back what waited.
-    pub(crate) fn change<T>(&self, verb: impl FnOnce(&mut Change<'_, P, L>) -> T) -> T {
-        let done = verb(&mut Change::begin(self));
-        self.platform.shared().relieve(&self.platform);
+    /// Runs `verb` with the right to change `want`, then, with nothing held, gives back what waited.
+    pub(crate) fn change<T>(&self, want: &[Range], verb: impl FnOnce(&mut Change<'_, P, L>) -> T) -> T {
+        let done = verb(&mut Change::begin(self, want));
+        self.relieve();
         done
+    }
+
+    /// As [`change`](Self::change), for a verb that finds out under way where it changes something.
+    pub(crate) fn change_somewhere<T>(
+        &self,
+        known: Option<Range>,
+        mut verb: impl FnMut(&mut Change<'_, P, L>) -> Result<T, Elsewhere>,
+    ) -> T {
+        let mut want = known;
+        loop {
+            match self.change(want.as_slice(), &mut verb) {
+                Ok(done) => return done,
+                Err(Elsewhere(range)) => want = Some(range),
+            }
+        }
+    }
+
+    /// Gives back what waited. With nothing held.
+    pub(crate) fn relieve(&self) {
+        self.platform.shared().relieve(&self.platform);
     }
 
     /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.
@@ -313,22 +363,19 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         whole
     }
 
-    /// The mapping that covers `at`, alive as long as the section lasts: for designs.
-    pub fn find<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
-        self.index.find(section, at)
-    }
-
-    /// What it means that no mapping covers `at`: for designs.
+    /// What it means that no mapping was found at `at`, if `next` looks again for that or the next above: for designs.
     #[cold]
-    pub fn miss(&self, at: u64) -> Miss {
+    pub fn miss<'v>(&self, at: u64, next: impl FnOnce() -> Option<&'v Vma<P, L>>) -> Miss
+    where
+        L: 'v,
+    {
         // Acquire: pairs with `end_gap`; the second look, below, finds what filled the gap. A gap that has begun is seen by whoever has
         // seen that something was taken away after it.
         #[cfg(feature = "linux")]
         if self.gap.load(Ordering::Acquire) {
             return Miss::Contended;
         }
-        let section = self.platform.rcu().read();
-        match self.index.find_from(&section, at) {
+        match next() {
             Some(vma) if vma.range().contains(at) => Miss::Stale,
             Some(vma) if vma.attr().flags.has(Flags::GROWS_DOWN) => Miss::Grow,
             _ => Miss::NoVma,
@@ -352,13 +399,18 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Calls `each` with every mapping, ascending, without holding anybody up: one that is replaced meanwhile may be seen twice, in
     /// pieces; what stays mapped is never left out.
     pub fn each_vma(&self, mut each: impl FnMut(&Vma<P, L>)) {
-        let mut from = 0;
-        loop {
-            // A section per mapping: nobody's grace period waits for the whole walk.
-            let section = self.platform.rcu().read();
-            let Some(vma) = self.index.find_from(&section, from) else { return };
-            each(vma);
-            from = vma.range().end();
+        // A look per mapping: nobody waits for the whole walk.
+        let mut look = |from| {
+            L::look(self, from, |vma| {
+                vma.map(|vma| {
+                    each(vma);
+                    vma.range().end()
+                })
+            })
+        };
+        let mut from = Some(0);
+        while let Some(now) = from {
+            from = look(now);
         }
     }
 }
@@ -373,14 +425,12 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
 
     /// The highest `len` free bytes of `within`.
     pub(crate) fn highest_gap(&self, len: u64, within: Range) -> Option<Range> {
-        let fit = Fit::aligned(len, PAGE, 0).ok()?;
-        Range::with_len(self.index().highest_gap(fit, within.span())?, len).ok()
+        Range::with_len(self.index().highest_gap(len, within)?, len).ok()
     }
 
     /// The lowest `len` free bytes of `within`.
     pub(crate) fn lowest_gap(&self, len: u64, within: Range) -> Option<Range> {
-        let fit = Fit::aligned(len, PAGE, 0).ok()?;
-        Range::with_len(self.index().lowest_gap(fit, within.span())?, len).ok()
+        Range::with_len(self.index().lowest_gap(len, within)?, len).ok()
     }
 }
 
@@ -393,9 +443,10 @@ impl<P: Platform, L: Locking> Drop for Mm<P, L> {
             self.table.zap_all(&self.platform, &mut gather);
             gather.settle(Range::of(0, TABLE_END));
         }
-        drop(self.index.writer_mut().clear());
+        // SAFETY: (1) all of it is ours.
+        unsafe { self.index.writer() }.clear(drop);
         self.table.destroy(&self.platform);
-        self.platform.shared().relieve(&self.platform);
+        self.relieve();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::addr::{PAGE_SHIFT, Prot, Range};
 #[cfg(feature = "file")]
 use crate::backing::File;
 use crate::locking::Locking;
+use crate::mm::Mm;
 use crate::platform::Platform;
 use alloc::sync::Arc;
 use core::fmt;
@@ -333,8 +334,8 @@ pub struct Vma<P: Platform, L: Locking> {
 
 impl<P: Platform, L: Locking> Vma<P, L> {
     /// Born claimed: no fault gets hold of it before it is released.
-    pub(crate) fn new(range: Range, attr: Attr<P>, anon: AnonId) -> Self {
-        Self { range, attr, anon: AnonCell::new(anon), lock: L::born_claimed() }
+    pub(crate) fn new(mm: &Mm<P, L>, range: Range, attr: Attr<P>, anon: AnonId) -> Self {
+        Self { range, attr, anon: AnonCell::new(anon), lock: L::born_claimed(mm) }
     }
 
     /// What it covers.

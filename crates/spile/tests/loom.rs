@@ -4,25 +4,12 @@
 mod model;
 
 use model::host::{PLAIN, Setting};
-use model::optimistic::Optimistic;
 use model::{Race, Side, Space, at, page, pages};
 use spile::locking::{Miss, Slowly};
 use spile::paging::Gather;
 use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot, VmaRefcount};
 use spile_rcu::Rcu as _;
 use std::sync::Mutex;
-
-macro_rules! in_each_design {
-    ($($(#[$doc:meta])* $name:ident => $model:ident;)*) => {$(
-        $(#[$doc])*
-        #[test]
-        fn $name() {
-            $model::<MmapLock>();
-            $model::<VmaRefcount>();
-            $model::<Optimistic>();
-        }
-    )*};
-}
 
 /// A page that was written is there, and another of the same mapping is not.
 fn half_full<L: Locking>(s: &mut Space<L>) {
@@ -96,6 +83,25 @@ fn map_over_and_write<L: Locking>() {
             |s| assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Protected))),
         ],
         after: |s| assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected)),
+    }
+    .run();
+}
+
+/// Who may write has the new mapping; what is written there stays, for the old one's pages are gone before.
+fn write_in_a_new_mapping<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| s.map(pages(0, 2), Prot::R),
+        sides: vec![|s| s.map(page(0), Prot::RW), |s| {
+            if s.put(at(0), 9).is_ok() {
+                s.guarded.write();
+            }
+        }],
+        after: |s| {
+            let written = s.guarded.read() == 1;
+            assert_eq!(s.get(at(0)), Ok(if written { 9 } else { 0 }));
+        },
     }
     .run();
 }
@@ -186,8 +192,7 @@ fn grows<L: Locking>() {
         sides: vec![|s| done(s.fault(at(2), Access::Write)), |s| done(s.fault(at(3), Access::Write))],
         after: |s| {
             assert!(s.entry(at(2)).is_some() && s.entry(at(3)).is_some());
-            let section = s.host.rcu().read();
-            assert_eq!(s.mm.find(&section, at(3)).unwrap().range(), pages(2, 4));
+            assert_eq!(s.mm.mapping_from(at(3)).unwrap().range, pages(2, 4));
         },
     }
     .run();
@@ -508,13 +513,13 @@ fn locked_read(s: &Space<MmapLock>) {
 }
 
 fn locked_write(s: &Space<MmapLock>) {
-    if let Ok(_right) = MmapLock::write(&s.mm) {
+    if let Ok(_right) = s.mm.lock().write(&s.host) {
         s.guarded.write();
     }
 }
 
 fn locked_write_then_read(s: &Space<MmapLock>) {
-    if let Ok(right) = MmapLock::write(&s.mm) {
+    if let Ok(right) = s.mm.lock().write(&s.host) {
         s.guarded.write();
         let _share = right.downgrade();
         s.guarded.read();
@@ -545,13 +550,11 @@ fn references_and_claims() {
         sides: vec![
             |s| {
                 let section = s.host.rcu().read();
-                let vma = s.mm.find(&section, at(0)).unwrap();
-                // SAFETY: (1) nobody else changes the space, and the claim is ours.
-                let references = unsafe { vma.design() };
-                VmaRefcount::claim(references);
-                VmaRefcount::quiesce(&s.mm, references);
+                let vma = s.mm.index().find(&section, at(0)).unwrap();
+                VmaRefcount::claim(&s.mm, vma);
+                VmaRefcount::quiesce(&s.mm, vma);
                 s.guarded.write();
-                VmaRefcount::release(references);
+                VmaRefcount::release(&s.mm, vma);
             },
             |s| {
                 for _ in 0..2 {
@@ -696,7 +699,7 @@ mod files {
         .run();
     }
 
-    in_each_design! {
+    spile::test_each_design! {
         file_page_is_read_once => read_once;
         file_page_cannot_be_read => read_fails;
         pages_around_are_clipped => around;
@@ -705,12 +708,13 @@ mod files {
     }
 }
 
-in_each_design! {
+spile::test_each_design! {
     fault_against_unmap_of_nothing => unmap_of_nothing;
     fault_against_unmap_of_a_neighbour => unmap_of_a_neighbour;
     cow_against_unmap => unmap_of_a_zero_page;
     read_against_map_over => map_over;
     fault_against_map_over => map_over_and_write;
+    write_in_a_new_mapping_stays => write_in_a_new_mapping;
     fault_against_protect_of_nothing => protect_of_nothing;
     fault_against_protect => protect_of_pages;
     two_faults_on_one_page => two_faults;
@@ -730,7 +734,11 @@ in_each_design! {
 }
 
 #[cfg(feature = "linux")]
-in_each_design! {
-    discard_comes_too_late => discard_against_remap;
-    discard_unflushed => discard_against_unmap;
+mod discards {
+    use super::{discard_against_remap, discard_against_unmap};
+
+    spile::test_each_design! {
+        discard_comes_too_late => discard_against_remap;
+        discard_unflushed => discard_against_unmap;
+    }
 }

@@ -36,12 +36,18 @@ fn compare(repo: &Repo, document: &str, of_this: fn(Naming) -> bool) -> Vec<Find
     findings
 }
 
-/// What the last column of either document names is a test that exists: a function, or a row of a macro that makes one.
+/// Where the designs are listed.
+const DESIGNS: &str = "crates/spile/src/locking/mod.rs";
+
+/// What the last column of either document names is a test that exists: a function, or a row of a macro that makes one for each design.
 pub fn models(repo: &Repo) -> Vec<Finding> {
     let is_test = |model: &str| {
+        let (design, model) = model.rsplit_once("::").map_or((None, model), |(design, model)| (Some(design), model));
         let definitions = [format!("fn {model}("), format!("{model} => ")];
         let defines = |text: &str| definitions.iter().any(|definition| text.contains(definition));
-        repo.sources.iter().any(|source| source.path.contains("/tests/") && defines(&source.text))
+        let is_design =
+            |design| repo.sources.iter().any(|source| source.path == DESIGNS && source.text.contains(&format!(" {design}::")));
+        design.is_none_or(is_design) && repo.sources.iter().any(|source| source.path.contains("/tests/") && defines(&source.text))
     };
     let mut findings = Vec::new();
     for document in [ORDERINGS, MODELS].iter().filter_map(|path| repo.document(path)) {
@@ -80,10 +86,11 @@ mod tests {
     fn models_that_do_not_exist_are_flagged() {
         flags(models, 1, &[(ORDERINGS, "| `order:push` | a | `missed` |\n"), TEST]);
         passes(models, &[(ORDERINGS, "| `order:push` | a | `caught` |\n"), TEST]);
-        passes(
-            models,
-            &[(ORDERINGS, "| `order:push` | a | `made` |\n"), ("crates/a/tests/loom.rs", "each! {\n    made => of;\n}\n")],
-        );
+        let made = ("crates/a/tests/loom.rs", "each! {\n    made => of;\n}\n");
+        passes(models, &[(ORDERINGS, "| `order:push` | a | `made` |\n"), made]);
+        let designs = (DESIGNS, "designs! {\n    one::One\n}\n");
+        passes(models, &[(ORDERINGS, "| `order:push` | a | `one::made` |\n"), made, designs]);
+        flags(models, 1, &[(ORDERINGS, "| `order:push` | a | `other::made` |\n"), made, designs]);
     }
 
     #[test]

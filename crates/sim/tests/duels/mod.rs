@@ -8,8 +8,7 @@
 //! Seeds differ in what shares the table: nothing, so that it comes and goes; another page, written and discarded; a file's pages.
 
 use spile::backing::File;
-use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Platform as _, Prot, Range, Vma};
-use spile_rcu::Rcu as _;
+use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range, Vma};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::sync::{Arc, Mutex};
@@ -158,9 +157,8 @@ impl<L: Locking> World<L> {
             let zero = self.sim.zero_frame();
             let written = |at| self.mm.page_table().peek(&self.sim, at).is_some_and(|pte| pte.frame != zero);
             for at in [STAGE, STAGE + PAGE].into_iter().filter(|at| written(*at)) {
-                let section = self.sim.rcu().read();
-                let vma = self.mm.find(&section, at).expect("the stage is mapped");
-                assert!(vma.anon().is_some(), "{at:#x} is written and nobody's");
+                let owned = L::look(&self.mm, at, |vma| vma.expect("the stage is mapped").anon().is_some());
+                assert!(owned, "{at:#x} is written and nobody's");
             }
         });
     }

@@ -40,7 +40,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             return Err(Ungrown::Refused);
         }
         // What grows is somebody's, even before it is written, and even if it may not grow.
-        crate::identity::ensure(self.mm, vma);
+        self.identify(vma);
         if vma.attr().backing.page() < added.pages() || !allowed(added, vma.range().len() + added.len(), vma.attr().flags) {
             return Err(Ungrown::Refused);
         }

@@ -20,9 +20,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mm = self.mm;
         // All others are made of those that this one has let in.
         assert!(attr.backing.is_of(mm.platform()), "the file belongs to another platform");
-        let fresh = self.replace(at, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?;
+        let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?;
         if fresh.overlapped {
-            mm.zap(at);
+            fresh.zap(at);
         }
         Ok(())
     }

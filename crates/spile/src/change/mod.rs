@@ -32,15 +32,13 @@ pub(crate) use grow::Ungrown;
 pub use merge::Joins;
 
 use crate::addr::{PAGE_SHIFT, Range};
-use crate::index::{IndexWriter, VmaBox};
-use crate::locking::{Exclusive, Locking};
+use crate::index::{Index, PIECES, Pieces, Writer};
+use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::usage::Delta;
 use crate::vma::{AnonId, Attr, Vma};
-use core::marker::PhantomData;
 use core::ptr::NonNull;
-use spile_maple::{Refused, Span};
 use spile_rcu::RcuBox;
 use spile_sync::seeded;
 
@@ -51,18 +49,17 @@ pub struct NoMemory;
 /// The right to change an address space. Having one tells you: nobody else has one of the same.
 pub(crate) struct Change<'m, P: Platform, L: Locking> {
     pub(crate) mm: &'m Mm<P, L>,
-    writer: IndexWriter<'m, P, L>,
-    /// Mappings to be, for changes that must not fail halfway.
-    spares: [Option<VmaBox<P, L>>; SPARES],
+    writer: <L::Index<P> as Index<P, L>>::Writer<'m>,
+    /// Mappings to be, for changes that must not fail halfway: as many as two make of which one takes away and one adds.
+    spares: Pieces<P, L>,
     /// Where mappings stay claimed, also those that further changes put there.
     held: Option<Range>,
     // After the writer, whose right it is.
-    #[allow(dead_code, reason = "its drop unlocks")]
-    right: Exclusive<'m, P>,
+    right: L::Write<'m, P>,
 }
 
-/// How many mappings two changes make at most of which one takes away and one adds.
-const SPARES: usize = 3;
+/// What a change found out it would change, and has no right to.
+pub(crate) struct Elsewhere(pub(crate) Range);
 
 /// What shall stand at a range.
 pub(crate) struct New<P: Platform> {
@@ -133,64 +130,78 @@ impl<P: Platform, L: Locking> Copy for Around<'_, P, L> {}
 /// What a change of one range will replace, and by what.
 struct Plan<'a, P: Platform, L: Locking> {
     window: Range,
-    pieces: [Option<Piece<'a, P>>; 3],
+    pieces: [Option<Piece<'a, P>>; PIECES],
     around: Around<'a, P, L>,
 }
 
-/// Mappings that are not yet in the index.
-type Boxes<P, L> = [Option<(Span, VmaBox<P, L>)>; 3];
-
-/// Mappings in the index.
-type Published<P, L> = [Option<NonNull<Vma<P, L>>>; 3];
-
 /// Mappings that were just published and that no fault may hold yet. The drop releases them.
 #[must_use = "dropping it lets faults in: zap or rewrite first"]
-pub(crate) struct Fresh<'c, P: Platform, L: Locking> {
-    vmas: Published<P, L>,
+pub(crate) struct Fresh<'c, 'm, P: Platform, L: Locking> {
+    vmas: [Option<NonNull<Vma<P, L>>>; PIECES],
     /// Whether there was something in the range that was asked for.
     pub(crate) overlapped: bool,
     // No further change before these are released: they stay in the index until then.
-    _change: PhantomData<&'c mut P>,
+    change: &'c mut Change<'m, P, L>,
 }
 
-impl<P: Platform, L: Locking> Drop for Fresh<'_, P, L> {
+impl<P: Platform, L: Locking> Fresh<'_, '_, P, L> {
+    /// Does what the entries of pages need, which may take long, while others may change what this one does not.
+    pub(crate) fn apart<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        L::apart(&mut self.change.right, work)
+    }
+
+    /// Takes away the pages of `at`, from which the change keeps faults away.
+    pub(crate) fn zap(&mut self, at: Range) {
+        let mm = self.change.mm;
+        self.apart(|| mm.zap(at));
+    }
+}
+
+impl<P: Platform, L: Locking> Drop for Fresh<'_, '_, P, L> {
     fn drop(&mut self) {
         for vma in self.vmas.iter().flatten() {
             // SAFETY: (1) in the index, where only a further change could take it out, which needs the borrow we have.
-            L::release(unsafe { &vma.as_ref().lock });
+            L::release(self.change.mm, unsafe { vma.as_ref() });
         }
     }
 }
 
 impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
-    /// Waits for the right to change.
-    pub(crate) fn begin(mm: &'m Mm<P, L>) -> Self {
-        let right = loop {
-            match L::write(mm) {
-                Ok(right) => break right,
-                Err(token) => token.wait(),
-            }
-        };
-        Self { mm, writer: mm.index.writer(&right), spares: [const { None }; SPARES], held: None, right }
+    /// Waits for the right to change `want`, and what touches it.
+    pub(crate) fn begin(mm: &'m Mm<P, L>, want: &[Range]) -> Self {
+        let right = L::write(mm, want);
+        // SAFETY: (1) whoever has the right makes one writer, here, and does not use it apart.
+        let writer = unsafe { mm.index.writer() };
+        Self { mm, writer, spares: [const { None }; PIECES], held: None, right }
+    }
+
+    /// `range`, if the right is to change that too.
+    pub(crate) fn may_take(&self, range: Range) -> Result<Range, Elsewhere> {
+        if L::may_change(&self.right, range) { Ok(range) } else { Err(Elsewhere(range)) }
+    }
+
+    /// Ends it but for what keeps others from what it has taken away.
+    pub(crate) fn downgrade(self) -> L::Tail<'m, P> {
+        L::downgrade(self.right)
     }
 
     /// The mapping that covers `at`.
     pub(crate) fn at(&self, at: u64) -> Option<&Vma<P, L>> {
-        self.writer.get(at).map(|(_, vma)| vma)
+        self.writer.get(at)
     }
 
     /// The first mapping in `range`.
     pub(crate) fn first(&self, range: Range) -> Option<&Vma<P, L>> {
-        self.writer.find(range.start()).map(|(_, vma)| vma).filter(|vma| vma.range().start() < range.end())
+        self.writer.find(range.start()).filter(|vma| vma.range().start() < range.end())
     }
 
     /// The mappings that touch `range`, ascending.
     pub(crate) fn iter(&self, range: Range) -> impl DoubleEndedIterator<Item = &Vma<P, L>> {
-        self.writer.iter(range.span()).map(|(_, vma)| vma)
+        self.writer.iter(range)
     }
 
-    /// The index, for searches of free space.
-    pub(crate) fn index(&self) -> &IndexWriter<'m, P, L> {
+    /// The index, for searches.
+    pub(crate) fn index(&self) -> &impl Writer<P, L> {
         &self.writer
     }
 
@@ -201,22 +212,35 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     /// # Errors
     ///
     /// [`NoMemory`]; nothing was changed.
-    pub(crate) fn replace(&mut self, at: Range, new: Option<&New<P>>, joins: Joins) -> Result<Fresh<'_, P, L>, NoMemory> {
+    pub(crate) fn replace(&mut self, at: Range, new: Option<&New<P>>, joins: Joins) -> Result<Fresh<'_, 'm, P, L>, NoMemory> {
         loop {
             let plan = plan(&self.writer, at, new, joins);
             let mut usage = Delta::default();
-            let boxes = make(&mut self.spares, &plan, &mut usage)?;
+            let mut boxes = make(self.mm, &mut self.spares, &plan, &mut usage)?;
             let (window, overlapped) = (plan.window, plan.around.first.is_some());
-            if !claim(&self.writer, &plan, &mut usage) {
-                self.spares = boxes.map(|slot| slot.map(|(_, vma)| vma));
+            debug_assert!(L::may_change(&self.right, window), "the right does not reach as far as {window}");
+            if !claim(self.mm, &self.writer, &plan, &mut usage) {
+                self.spares = boxes;
                 self.unclaim(window);
                 continue;
             }
-            let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|(_, vma)| NonNull::from(&**vma)));
-            self.publish(window, boxes)?;
+            let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|vma| NonNull::from(&**vma)));
+            self.publish(window, &mut boxes)?;
             self.mm.usage.apply(&usage);
-            return Ok(Fresh { vmas, overlapped, _change: PhantomData });
+            return Ok(Fresh { vmas, overlapped, change: self });
         }
+    }
+
+    /// Claims the mappings that touch `range` and waits until nobody holds them, without replacing them yet.
+    fn claim_all(&self, range: Range) {
+        for vma in self.iter(range) {
+            if !seeded!("fork-without-claim") {
+                L::claim(self.mm, vma);
+            }
+            vma.anon.close();
+        }
+        self.iter(range).filter(|_| !seeded!("fork-without-claim")).for_each(|vma| L::quiesce(self.mm, vma));
+        L::settle(self.mm);
     }
 
     /// Lets go of what is claimed in `window`, and not held.
@@ -224,39 +248,30 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         let is_held = |vma: &Vma<P, L>| self.held.is_some_and(|held| held.overlap(vma.range()).is_some());
         for vma in self.iter(window).filter(|vma| !is_held(vma)) {
             vma.anon.reopen();
-            L::release(&vma.lock);
+            L::release(self.mm, vma);
         }
     }
 
     /// One store in the index; then nobody holds what was displaced.
-    fn publish(&mut self, window: Range, boxes: Boxes<P, L>) -> Result<(), NoMemory> {
-        let mm = self.mm;
-        let span = window.span();
-        macro_rules! replace {
-            ($($piece:ident),*) => {
-                self.writer.replace(span, [$(($piece.0, Some($piece.1))),*]).map(|displaced| {
-                    displaced.inspect(|_, vma| L::quiesce(mm, &vma.lock));
-                }).map_err(|rejected| rejected.why)
-            };
-        }
-        let mut boxes = boxes.into_iter().flatten();
-        let published = match (boxes.next(), boxes.next(), boxes.next()) {
-            (Some(a), Some(b), Some(c)) => replace!(a, b, c),
-            (Some(a), Some(b), None) => replace!(a, b),
-            (Some(a), None, None) => replace!(a),
-            _ => replace!(),
-        };
-        published.map_err(|why| {
-            debug_assert_eq!(why, Refused::NoMemory, "a window covers what it cuts");
+    fn publish(&mut self, window: Range, boxes: &mut Pieces<P, L>) -> Result<(), NoMemory> {
+        let (mm, mut claimed) = (self.mm, false);
+        let published = self.writer.replace(window, boxes, |displaced| {
+            claimed = true;
+            L::quiesce(mm, &displaced);
+            L::retire(mm, displaced);
+        });
+        if published.is_err() {
             self.unclaim(window);
-            NoMemory
-        })
+        } else if claimed {
+            L::settle(mm);
+        }
+        published
     }
 }
 
 /// What lies at `at` and touches it.
-fn around<'a, P: Platform, L: Locking>(index: &'a IndexWriter<'_, P, L>, at: Range) -> Around<'a, P, L> {
-    let from = |key| index.find(key).map(|(_, vma)| Seen::now(vma));
+fn around<P: Platform, L: Locking>(index: &impl Writer<P, L>, at: Range) -> Around<'_, P, L> {
+    let from = |key| index.find(key).map(Seen::now);
     let mut next = from(at.start().saturating_sub(1));
     let below = next.filter(|seen| seen.range().start() < at.start());
     if below.is_some_and(|below| below.range().end() <= at.start()) {
@@ -265,14 +280,14 @@ fn around<'a, P: Platform, L: Locking>(index: &'a IndexWriter<'_, P, L>, at: Ran
     let first = next.filter(|seen| seen.range().start() < at.end());
     let above = match first {
         Some(first) if first.range().contains(at.end()) => Some(first),
-        Some(_) => index.get(at.end()).map(|(_, vma)| Seen::now(vma)),
+        Some(_) => index.get(at.end()).map(Seen::now),
         None => next.filter(|seen| seen.range().start() == at.end()),
     };
     Around { below, first, above }
 }
 
 fn plan<'a, P: Platform, L: Locking>(
-    index: &'a IndexWriter<'_, P, L>,
+    index: &'a impl Writer<P, L>,
     at: Range,
     new: Option<&'a New<P>>,
     joins: Joins,
@@ -304,34 +319,37 @@ fn plan<'a, P: Platform, L: Locking>(
 
 /// Makes the mappings of `plan`: the last thing that can fail, save nodes of the index.
 fn make<P: Platform, L: Locking>(
-    spares: &mut [Option<VmaBox<P, L>>; SPARES],
+    mm: &Mm<P, L>,
+    spares: &mut Pieces<P, L>,
     plan: &Plan<'_, P, L>,
     usage: &mut Delta,
-) -> Result<Boxes<P, L>, NoMemory> {
+) -> Result<Pieces<P, L>, NoMemory> {
     let mut boxes = [None, None, None];
     for (slot, piece) in boxes.iter_mut().zip(&plan.pieces) {
         let Some(Piece { range, attr, skip, anon }) = piece else { continue };
-        let vma = Vma::new(*range, attr.skip_pages(*skip), *anon);
+        let vma = Vma::new(mm, *range, attr.skip_pages(*skip), *anon);
+        if seeded!("born-released") {
+            L::release(mm, &vma);
+        }
         usage.add(*range, vma.attr());
-        let vma = match spares.iter_mut().find_map(Option::take) {
+        *slot = Some(match spares.iter_mut().find_map(Option::take) {
             Some(mut spare) => {
                 *spare = vma;
                 spare
             }
             None => RcuBox::try_new(vma).map_err(|_| NoMemory)?,
-        };
-        *slot = Some((range.span(), vma));
+        });
     }
     Ok(boxes)
 }
 
 /// Claims every mapping in the plan's window. False if a fault has set an identity that the plan relies on.
-fn claim<P: Platform, L: Locking>(index: &IndexWriter<'_, P, L>, plan: &Plan<'_, P, L>, usage: &mut Delta) -> bool {
+fn claim<P: Platform, L: Locking>(mm: &Mm<P, L>, index: &impl Writer<P, L>, plan: &Plan<'_, P, L>, usage: &mut Delta) -> bool {
     let Around { below, first, above } = plan.around;
     let mut as_relied = true;
     let mut claim = |vma: &Vma<P, L>| {
         if !seeded!("publish-without-claim") {
-            L::claim(&vma.lock);
+            L::claim(mm, vma);
         }
         let anon = vma.anon.close();
         let relied = [below, first, above].into_iter().flatten();
@@ -340,7 +358,7 @@ fn claim<P: Platform, L: Locking>(index: &IndexWriter<'_, P, L>, plan: &Plan<'_,
     };
     match first {
         Some(only) if only.range() == plan.window => claim(only.vma),
-        Some(_) => index.iter(plan.window.span()).for_each(|(_, vma)| claim(vma)),
+        Some(_) => index.iter(plan.window).for_each(claim),
         // Only neighbours that merge.
         None => {
             [below, above].into_iter().flatten().filter(|seen| plan.window.covers(seen.range())).for_each(|seen| claim(seen.vma))

@@ -34,15 +34,16 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mm = self.mm;
         let (p, prot) = (mm.platform(), attr.in_mmu());
         let before = self.at(at.start()).map(|vma| vma.attr().in_mmu());
-        let fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
+        let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
         if before != Some(prot) {
-            let mut gather = Gather::new(p, &mm.table);
             // What may be written is found out page by page, by faults: a page may be shared, or clean.
             let lost_write = |had: Prot| if had.has(Prot::W) { prot } else { prot.without(Prot::W) };
-            mm.table.protect(p, at, &mut gather, |old| lost_write(old.prot));
-            gather.settle(at);
+            fresh.apart(|| {
+                let mut gather = Gather::new(p, &mm.table);
+                mm.table.protect(p, at, &mut gather, |old| lost_write(old.prot));
+                gather.settle(at);
+            });
         }
-        drop(fresh);
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! relocate: a mapping and its pages at another place.
 
-use super::{Change, Joins, New, NoMemory, SPARES, Whose};
+use super::{Change, Joins, New, NoMemory, Whose};
 use crate::addr::{PAGE_SHIFT, Range};
+use crate::index::Writer;
 use crate::locking::Locking;
 use crate::paging::Gather;
 use crate::platform::Platform;
@@ -12,22 +13,12 @@ use spile_rcu::RcuBox;
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// Makes sure that the next `changes` changes find memory, if one of them only takes away and the others only add.
     fn reserve(&mut self, changes: usize) -> Result<(), NoMemory> {
-        self.writer.reserve_changes(changes, SPARES).map_err(|_| NoMemory)?;
+        self.writer.reserve(changes)?;
         for spare in self.spares.iter_mut().filter(|spare| spare.is_none()) {
-            let nothing = Vma::new(Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
+            let nothing = Vma::new(self.mm, Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
             *spare = Some(RcuBox::try_new(nothing).map_err(|_| NoMemory)?);
         }
         Ok(())
-    }
-
-    /// Claims the mappings in `range` and waits until nobody holds them, without replacing them yet.
-    fn hold(&mut self, range: Range) {
-        self.held = Some(range);
-        for vma in self.iter(range) {
-            L::claim(&vma.lock);
-            vma.anon.close();
-            L::quiesce(self.mm, &vma.lock);
-        }
     }
 
     /// Moves what is in `from`, which lies in one mapping, to `to`, where nothing is. If `to` is longer, the rest of it is new. With
@@ -40,7 +31,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mm = self.mm;
         // After this only tables can be missing.
         self.reserve(2)?;
-        self.hold(from);
+        self.held = Some(from);
+        self.claim_all(from);
         // SAFETY: (1) the space's own; (2) both were checked by the verb; (3) by this change.
         let prepared = unsafe { mm.table.prepare_relocation(mm.platform(), from, to.start()) };
         if prepared.is_err() {

@@ -5,18 +5,34 @@ use crate::addr::Range;
 use crate::locking::Locking;
 use crate::platform::Platform;
 
-impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
-    /// Takes away whatever is in `at`. When it returns no CPU uses any of its pages.
+impl<P: Platform, L: Locking> Change<'_, P, L> {
+    /// Takes away whatever is in `at`, as a part of something greater. When it returns no CPU uses any of its pages.
     ///
     /// # Errors
     ///
     /// [`NoMemory`] where a mapping had to be cut; nothing was changed.
-    pub(crate) fn unmap(&mut self, at: Range) -> Result<(), NoMemory> {
-        let mm = self.mm;
-        let fresh = self.replace(at, None, Joins::None)?;
+    pub(crate) fn take_away(&mut self, at: Range) -> Result<(), NoMemory> {
+        let mut fresh = self.replace(at, None, Joins::None)?;
         if fresh.overlapped {
+            fresh.zap(at);
+        }
+        Ok(())
+    }
+
+    /// The same, and that is all: pages are taken away when the mappings are gone, with as little held as keeps others from the place.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(crate) fn unmap(mut self, at: Range) -> Result<(), NoMemory> {
+        let mm = self.mm;
+        let overlapped = self.replace(at, None, Joins::None)?.overlapped;
+        let tail = self.downgrade();
+        if overlapped {
             mm.zap(at);
         }
+        drop(tail);
+        mm.relieve();
         Ok(())
     }
 }

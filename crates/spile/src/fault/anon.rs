@@ -21,7 +21,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
         spot.install(zero, || hold.still_valid())?;
         return Ok(Done::Zero);
     }
-    identify(mm, hold.vma())?;
+    identify(mm, hold)?;
     let frame = Frame::zeroed(p).ok_or(Failed::Denied(super::Denied::NoMemory))?;
     spot.install(own(frame.id(), prot), || hold.still_valid())?;
     frame.give();

@@ -24,7 +24,7 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
         spot.upgrade(|| hold.still_valid(), reuse)?;
         return Ok(Done::Reused);
     }
-    identify(mm, hold.vma())?;
+    identify(mm, hold)?;
     let frame = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
     // SAFETY: (1) shown when it is filled; (2) what was seen is the entry's still, when the entry is replaced.
     let fill = || unsafe { frame.imitate(seen.frame) };

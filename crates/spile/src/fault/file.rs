@@ -26,7 +26,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     let copies = write && !attr.is_shared();
     if copies {
         // Before it is known whether there is a page, as Linux does.
-        identify(mm, vma)?;
+        identify(mm, hold)?;
     }
     let cached = match file.page(p, page) {
         Found::Here(frame) => frame,

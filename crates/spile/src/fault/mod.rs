@@ -28,7 +28,7 @@ use crate::locking::{Locking, Miss, Slowly, Stable};
 use crate::mm::Mm;
 use crate::paging::{Lost, Pte};
 use crate::platform::Platform;
-use crate::vma::{Backing, Vma};
+use crate::vma::Backing;
 use crate::wait::Token;
 
 /// How a fault ended.
@@ -171,8 +171,8 @@ fn resolve<'m, P: Platform, L: Locking>(
 
 /// Sees to it that the mapping has an anonymous identity before its first private page.
 #[inline]
-fn identify<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: &Vma<P, L>) -> Result<(), Failed<'static, P>> {
-    if identity::ensure(mm, vma) { Ok(()) } else { Err(Failed::Stale) }
+fn identify<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) -> Result<(), Failed<'static, P>> {
+    if identity::ensure(mm, hold) { Ok(()) } else { Err(Failed::Stale) }
 }
 
 /// What a fault installs where the page is the mapping's own.

@@ -31,7 +31,7 @@ impl Break {
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// Says where the break begins: what a program's loader does. The break is there until it is moved.
     pub fn set_brk_start(&self, start: u64, now: u64) {
-        self.change(|_| {
+        self.change(&[Range::EVERYTHING], |_| {
             self.linux.brk.start.store(start, Ordering::Relaxed);
             self.linux.brk.now.store(now, Ordering::Relaxed);
         });
@@ -39,7 +39,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 
     /// Moves the break, if it can be moved, and says where it is. May sleep.
     pub fn brk(&self, addr: u64) -> u64 {
-        let (now, grown) = self.change(|change| {
+        let (now, grown) = self.change(&[Range::EVERYTHING], |change| {
             let grown = change.brk(addr).ok().flatten();
             (self.linux.brk.now.load(Ordering::Relaxed), grown)
         });

@@ -71,15 +71,15 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let Some(range) = advised(addr, len)? else { return Ok(()) };
         match kind {
             Kind::Populate(access) => self.madvise_populate(range, access),
-            Kind::Alter => self.change(|change| change.alter_all(range, |_, attr| altered(attr, advice))),
+            Kind::Alter => self.change(&[range], |change| change.alter_all(range, |_, attr| altered(attr, advice))),
             Kind::Drop => {
                 let even_locked = advice == advice::DONTNEED_LOCKED;
                 match self.drop_held(range, even_locked) {
                     Some(dropped) => dropped,
-                    None => self.change(|change| change.drop_pages(range, even_locked)),
+                    None => self.change(&[range], |change| change.drop_pages(range, even_locked)),
                 }
             }
-            Kind::Hint => self.change(|change| change.walk(range, |_, attr| hinted(attr, advice))),
+            Kind::Hint => self.change(&[range], |change| change.walk(range, |_, attr| hinted(attr, advice))),
         }
     }
 
@@ -96,7 +96,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Err(Errno::EINVAL);
         }
         let Some(range) = advised(addr, len)? else { return Ok(()) };
-        self.change(|change| {
+        self.change(&[range], |change| {
             change.alter_all(range, |_, attr| match &attr.backing {
                 Backing::File(file, _) if file.store().is_some() => Err(Errno::EBADF),
                 _ => Ok(Attr { name: name.cloned(), ..attr.clone() }),
@@ -120,11 +120,9 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 
     fn madvise_populate(&self, range: Range, access: Access) -> Result<(), Errno> {
         for at in (range.start()..range.end()).step_by(PAGE as usize) {
-            let allowed = {
-                let section = spile_rcu::Rcu::read(self.platform().rcu());
-                let vma = self.index.find(&section, at).ok_or(Errno::ENOMEM)?;
-                vma.attr().prot.has(if access == Access::Write { Prot::W } else { Prot::R })
-            };
+            let wants = if access == Access::Write { Prot::W } else { Prot::R };
+            let allows = |vma: &crate::Vma<P, L>| vma.attr().prot.has(wants);
+            let allowed = L::look(self, at, |vma| vma.filter(|vma| vma.range().contains(at)).map(allows)).ok_or(Errno::ENOMEM)?;
             if !allowed {
                 return Err(Errno::EINVAL);
             }

@@ -44,7 +44,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// `ENOMEM` for a hole: what lies below it is unlocked. `EINVAL` if the end lies beyond all addresses.
     pub fn munlock(&self, addr: u64, len: u64) -> Result<(), Errno> {
         match widened(addr, len)? {
-            Some(range) => self.change(|change| change.set_locked(range, Flags::NONE)),
+            Some(range) => self.change(&[range], |change| change.set_locked(range, Flags::NONE)),
             None => Ok(()),
         }
     }
@@ -60,7 +60,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Err(Errno::ENOMEM);
         }
         let Some(range) = range? else { return Ok(()) };
-        self.change(|change| {
+        self.change(&[range], |change| {
             let locked = |vma: &crate::Vma<P, L>| vma.attr().flags.has(Flags::LOCKED);
             let already = change.iter(range).filter(|vma| locked(vma)).filter_map(|vma| vma.range().overlap(range));
             let already: u64 = already.map(Range::pages).sum();

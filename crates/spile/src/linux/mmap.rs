@@ -3,7 +3,7 @@
 use super::{Errno, Opened, TASK_SIZE, map, page_align};
 use crate::addr::{PAGE, PAGE_SHIFT, Prot, Range};
 use crate::backing::File;
-use crate::change::Change;
+use crate::change::{Change, Elsewhere};
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -26,7 +26,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
         let file = if flags & map::ANONYMOUS != 0 { None } else { Some(file.ok_or(Errno::EBADF)?) };
         let request = Request { exec_only: self.exec_only(prot), ..Request::new(addr, len, prot, flags, offset)? };
-        let (at, locked) = self.change(|change| request.perform(change, file))?;
+        let (at, locked) = self.change_somewhere(request.fixed(), |change| request.perform(change, file))?;
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if populate || locked {
             // Errors are not reported: the mapping is made.
@@ -72,11 +72,27 @@ impl Request {
         &self,
         change: &mut Change<'_, P, L>,
         file: Option<&Opened<P>>,
-    ) -> Result<(Range, bool), Errno> {
+    ) -> Result<Result<(Range, bool), Errno>, Elsewhere> {
         if !change.mm.may_map() {
-            return Err(Errno::ENOMEM);
+            return Ok(Err(Errno::ENOMEM));
         }
-        let at = self.place(change)?;
+        match self.place(change) {
+            Ok(at) => change.may_take(at).map(|at| self.map_at(at, change, file)),
+            Err(errno) => Ok(Err(errno)),
+        }
+    }
+
+    /// Where it must be, if it must be somewhere.
+    fn fixed(&self) -> Option<Range> {
+        Range::with_len(self.addr, self.len).ok().filter(|_| self.has(map::FIXED))
+    }
+
+    fn map_at<P: Platform, L: Locking>(
+        &self,
+        at: Range,
+        change: &mut Change<'_, P, L>,
+        file: Option<&Opened<P>>,
+    ) -> Result<(Range, bool), Errno> {
         if self.has(map::FIXED_NOREPLACE) && change.first(at).is_some() {
             return Err(Errno::EEXIST);
         }

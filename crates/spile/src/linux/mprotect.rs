@@ -34,7 +34,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
         let Ok(range) = Range::new(addr, end.min(super::TASK_SIZE)) else { return Err(Errno::ENOMEM) };
         let mut gained = None;
-        let (range, done) = self.change(|change| {
+        let (range, done) = self.change(&[range], |change| {
             let range = change.grown(range, grows)?;
             let done = change.mprotect(range, bits, &mut gained);
             Ok::<_, Errno>((range, done))
@@ -99,7 +99,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     fn identify_locked(&self, part: Range) {
         let on_demand = |vma: &&Vma<P, L>| vma.attr().flags.has(Flags::LOCK_ON_FAULT);
         if let Some(vma) = self.at(part.start()).filter(|vma| !on_demand(vma)) {
-            crate::identity::ensure(self.mm, vma);
+            self.identify(vma);
         }
     }
 

@@ -64,7 +64,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     pub fn mremap(&self, old: u64, old_len: u64, new_len: u64, flags: u32, new: u64) -> Result<u64, Errno> {
         let request = Request { old, old_len: page_align(old_len), new_len: page_align(new_len), flags, new };
         request.check()?;
-        let (at, populate) = self.change(|change| {
+        let (at, populate) = self.change(&[Range::EVERYTHING], |change| {
             if request.names_target() && change.mappings() + 2 >= change.max_mappings().saturating_sub(3) {
                 return Err(Errno::ENOMEM);
             }

@@ -35,7 +35,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             return Ok(());
         }
         let range = Range::new(addr, end.min(crate::addr::TABLE_END)).map_err(|_| Errno::ENOMEM)?;
-        self.change(|change| {
+        self.change(&[range], |change| {
             let (mut covered, mut hole) = (range.start(), false);
             for vma in change.iter(range) {
                 if flags & sync::INVALIDATE != 0 && vma.attr().flags.has(Flags::LOCKED) {

@@ -16,7 +16,9 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// there are too many, or there is no memory. Nothing was changed.
     pub fn munmap(&self, addr: u64, len: u64) -> Result<(), Errno> {
         let range = unmap_range(addr, len)?;
-        self.change(|change| change.munmap(range))
+        let change = Change::begin(self, &[range]);
+        change.may_unmap(range)?;
+        Ok(change.unmap(range)?)
     }
 }
 
@@ -28,11 +30,14 @@ pub(super) fn unmap_range(addr: u64, len: u64) -> Result<Range, Errno> {
 }
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
+    fn may_unmap(&self, range: Range) -> Result<(), Errno> {
+        if !self.mm.may_split() && self.cuts_in_two(range) { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// As a part of a verb that goes on.
     pub(super) fn munmap(&mut self, range: Range) -> Result<(), Errno> {
-        if !self.mm.may_split() && self.cuts_in_two(range) {
-            return Err(Errno::ENOMEM);
-        }
-        Ok(self.unmap(range)?)
+        self.may_unmap(range)?;
+        Ok(self.take_away(range)?)
     }
 
     /// Whether `range` lies inside of a mapping, so that without it there are two.

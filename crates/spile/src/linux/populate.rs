@@ -32,10 +32,11 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 
     fn populating_access(&self, at: u64) -> Option<Access> {
-        let section = spile_rcu::Rcu::read(self.platform().rcu());
-        let attr = self.index.find(&section, at)?.attr();
-        let writes = attr.prot.has(Prot::W) && !attr.is_shared();
-        Some(if writes { Access::Write } else { Access::Read })
+        L::look(self, at, |vma| {
+            let attr = vma.filter(|vma| vma.range().contains(at))?.attr();
+            let writes = attr.prot.has(Prot::W) && !attr.is_shared();
+            Some(if writes { Access::Write } else { Access::Read })
+        })
     }
 }
 

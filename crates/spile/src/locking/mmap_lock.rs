@@ -1,31 +1,57 @@
 //! `mmap_lock`: a fault holds the address space's lock, shared. (Linux before 6.4.)
+//!
+//! **Guarantee.** Nothing changes while a fault is under way.
+//!
+//! **Mechanism.** The lock that all designs have, taken by every fault. Who unmaps keeps a share of it while pages are taken away: faults elsewhere go on,
+//! other changes wait. (Linux since 4.20.)
 
-use super::{Held, Locking, Miss};
+use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly};
+use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
+use crate::vma::Vma;
 
 /// One read-write lock around an address space.
 #[derive(Debug)]
 pub struct MmapLock;
 
 // SAFETY: (1) a hold is a share of the lock, which keeps `write` from being answered, and looks into the index under it; (2) the range is
-// the mapping's; (3) and (4) by the lock; (5) as provided.
+// the mapping's; (3) and (4) by the lock; (5) all of the lock; what was taken away is found no more under a share; (6) by grace periods.
 unsafe impl Locking for MmapLock {
     const NAME: &'static str = "mmap_lock";
-    type PerMm = ();
+    type PerMm<P: Platform> = ();
     type PerVma = ();
     type Fast<'m, P: Platform> = Held<'m, P, Self>;
+    type Slow<'m, P: Platform> = Held<'m, P, Self>;
+    type Write<'m, P: Platform> = Exclusive<'m, P>;
+    type Tail<'m, P: Platform> = SharedGuard<'m, P>;
 
-    fn born_claimed() {}
+    finds_in_a_section!();
+
+    fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
+
+    fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
     #[inline]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         Held::try_at(mm, at)
     }
 
-    fn claim((): &()) {}
+    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Held<'_, P, Self>, P> {
+        Held::at(mm, at)
+    }
 
-    fn release((): &()) {}
+    fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Exclusive<'m, P> {
+        mm.lock().wait_for_all(mm.platform())
+    }
 
-    fn quiesce<P: Platform>(_: &Mm<P, Self>, (): &()) {}
+    fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
+        right.downgrade()
+    }
+
+    fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+
+    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+
+    fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 }

@@ -8,19 +8,107 @@
 //! | design | a fault holds | still valid | claim | quiesce |
 //! |---|---|---|---|---|
 //! | [`MmapLock`] | the address space's lock, shared | always | nothing: the lock is exclusive | nothing |
+//! | [`BTreeMapRwLock`] | the same, over a `BTreeMap` | always | nothing | nothing |
+//! | [`SpfSeq`] | a read section | the space's sequence is unchanged | the sequence is odd | nothing |
+//! | [`SpfRefcount`] | a reference on the mapping | its sequence is unchanged | the sequence is odd | nothing |
+//! | [`VmaRwsem`] | the mapping's lock, shared | always | the lock, alone, and the space's number | nothing |
 //! | [`VmaRefcount`] | a reference on the mapping | always | new references are refused | waits until the old ones are gone |
+//! | [`UnderRcu`] | a read section | the mapping's sequence is unchanged | the sequence is odd | nothing |
+//! | [`RcuLateZap`] | a read section | always | a mark | waits for a grace period |
 //!
 //! A design that misses its fast way falls back to the address space's lock ([`Shared`](Held)), which is the same for all.
 
-mod mmap_lock;
-mod rwlock;
-mod vma_refcount;
+/// What designs have whose changes exclude each other by the address space's lock, which is also the slow way of a fault.
+macro_rules! falls_back_to_the_lock {
+    () => {
+        type Slow<'m, P: Platform> = $crate::locking::Held<'m, P, Self>;
+        type Write<'m, P: Platform> = $crate::locking::Exclusive<'m, P>;
+        type Tail<'m, P: Platform> = $crate::locking::Exclusive<'m, P>;
 
-pub use mmap_lock::MmapLock;
+        fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> $crate::locking::Slowly<'_, Self::Slow<'_, P>, P> {
+            $crate::locking::Held::at(mm, at)
+        }
+
+        fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
+            mm.lock().wait_for_all(mm.platform())
+        }
+
+        fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
+            right
+        }
+    };
+}
+
+/// What designs have that find mappings in a read section, where they stay as they are.
+macro_rules! finds_in_a_section {
+    () => {
+        type Index<P: Platform> = $crate::index::Maple<P, Self>;
+
+        fn look<P: Platform, T>(mm: &Mm<P, Self>, at: u64, see: impl FnOnce(Option<&Vma<P, Self>>) -> T) -> T {
+            see(mm.index().find_from(&spile_rcu::Rcu::read(mm.platform().rcu()), at))
+        }
+    };
+}
+
+/// What holds of such designs have.
+macro_rules! looks_beside_in_a_section {
+    ($design:ty) => {
+        fn beside<T>(&self, mm: &Mm<P, $design>, at: u64, see: impl FnOnce(Option<&Vma<P, $design>>) -> T) -> T {
+            <$design as Locking>::look(mm, at, see)
+        }
+    };
+}
+
+mod rwlock;
+
 pub use rwlock::{Exclusive, RwLock, SharedGuard};
-pub use vma_refcount::VmaRefcount;
+
+/// The one list of designs, in the order of their history: a module each, its type, what it is called.
+macro_rules! designs {
+    ($dollar:tt $($module:ident::$design:ident)*) => {
+        $(mod $module; pub use $module::$design;)*
+
+        /// A module for each design, and in it a test for each `name => function;`: the function takes the design as its parameter. So a new
+        /// design has all tests and models without further work.
+        #[macro_export]
+        macro_rules! test_each_design {
+            (@one $dollar module:ident $dollar design:ident { $dollar($dollar name:ident => $dollar test:ident;)* }) => {
+                mod $dollar module {
+                    $dollar(
+                        #[test]
+                        fn $dollar name() {
+                            super::$dollar test::<$crate::$dollar design>();
+                        }
+                    )*
+                }
+            };
+            ($dollar($dollar tests:tt)*) => {
+                $($crate::test_each_design! { @one $module $design { $dollar($dollar tests)* } })*
+            };
+        }
+
+        /// Calls `$call!([name Type, …] …)`, a macro, with every design in the order of their history: for tables.
+        #[macro_export]
+        macro_rules! for_each_design {
+            ($dollar call:ident!($dollar($dollar args:tt)*)) => { $dollar call! { [$($module $design,)*] $dollar($dollar args)* } };
+        }
+    };
+}
+
+designs! {
+    $
+    btreemap_rwlock::BTreeMapRwLock
+    mmap_lock::MmapLock
+    spf_refcount::SpfRefcount
+    spf_seq::SpfSeq
+    vma_rwsem::VmaRwsem
+    vma_refcount::VmaRefcount
+    rcu::UnderRcu
+    rcu_late_zap::RcuLateZap
+}
 
 use crate::addr::Range;
+use crate::index::{Index, VmaBox};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::Vma;
@@ -63,6 +151,9 @@ pub trait Stable<P: Platform, L: Locking> {
 
     /// Asked under the lock of the table that is about to be written (P1, P2, P4).
     fn still_valid(&self) -> bool;
+
+    /// Shows `see` another mapping of the space: the one that covers `at`, or the next above.
+    fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T;
 }
 
 /// A design. It holds nothing itself: its state is in the address space and in each mapping.
@@ -70,37 +161,54 @@ pub trait Stable<P: Platform, L: Locking> {
 /// # Safety
 ///
 /// A mapping is *claimed* from [`born_claimed`](Self::born_claimed) or [`claim`](Self::claim) on, until [`release`](Self::release); a claim that
-/// is never released lasts for ever. A *hold* is what [`try_stabilise`](Self::try_stabilise) and [`stabilise`](Self::stabilise) give.
+/// is never released lasts for ever. A *hold* is what [`try_stabilise`](Self::try_stabilise) and [`stabilise`](Self::stabilise) give. A claim is
+/// *settled* when [`quiesce`](Self::quiesce) of the mapping and then [`settle`](Self::settle) have returned.
 /// An implementor owes:
 ///
 /// (1) a hold names a mapping that was found in that `mm` and covers that `at`, and was not claimed when it was held; its
-/// [`vma`](Stable::vma) is always that one, and alive as long as the hold: it has a read section of the platform's domain that began before
-/// the mapping was found, or `quiesce` waits for it, or it keeps [`write`](Self::write) from being answered;
+/// [`vma`](Stable::vma) is always that one, and alive as long as the hold: `settle` waits for it, or `retire` does, or it keeps
+/// [`write`](Self::write) from being answered;
 ///
 /// (2) its [`range`](Stable::range) lies within that mapping, and contains `at`;
 ///
-/// (3) when [`quiesce`](Self::quiesce) has returned, each hold of the mapping from before the claim is gone, or its
+/// (3) when a claim is settled, each hold of the mapping from before it is gone, or its
 /// [`still_valid`](Stable::still_valid) is false for ever under each table lock that is taken after; what was done under a hold by then
 /// happened before that return, or is seen by whoever takes the table's lock next. Nor is a claimed mapping held anew;
 ///
 /// (4) who holds a mapping, and has then locked a table, sees what was done to that table before the mapping's release;
 ///
-/// (5) `write` gives the right to change that `mm` and no other.
+/// (5) `write` gives the right to change what was wanted of that `mm`: nobody else changes that, or the mappings that touch it, as long as the
+/// right is there, nor anything at all but during [`apart`](Self::apart);
+///
+/// (6) a [`retire`](Self::retire)d mapping stays allocated as long as a hold or [`look`](Self::look) may use it.
 ///
 /// For a design whose holds keep `write` from being answered, (1), (3) and (4) hold without claims, which are made by who has that right, or in
 /// a mapping that nobody can find.
 pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// What it is called.
     const NAME: &'static str;
+    /// Whether its changes wait for grace periods, with [`settle`](Self::settle).
+    const WAITS_FOR_READERS: bool = false;
+    /// Where it finds mappings.
+    type Index<P: Platform>: Index<P, Self>;
     /// Its state in an address space, beside the lock that all designs have.
-    type PerMm: Default + Send + Sync;
+    type PerMm<P: Platform>: Send + Sync;
     /// Its state in a mapping.
     type PerVma: Send + Sync;
     /// What a fault holds on the fast way.
     type Fast<'m, P: Platform>: Stable<P, Self>;
+    /// What a fault holds on the slow way.
+    type Slow<'m, P: Platform>: Stable<P, Self>;
+    /// The right to change.
+    type Write<'m, P: Platform>;
+    /// What is left of that right while pages are taken away that nobody finds any more.
+    type Tail<'m, P: Platform>;
+
+    /// The state of an address space; of a fork's child, if there is a parent.
+    fn per_mm<P: Platform>(p: &P, parent: Option<&Self::PerMm<P>>) -> Self::PerMm<P>;
 
     /// The state of a mapping that no fault may have yet.
-    fn born_claimed() -> Self::PerVma;
+    fn born_claimed<P: Platform>(mm: &Mm<P, Self>) -> Self::PerVma;
 
     /// Holds the mapping at `at`, a page's address. Never waits.
     ///
@@ -109,24 +217,44 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// [`Miss`].
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Self::Fast<'_, P>, Miss>;
 
-    /// Holds the mapping at `at` on the way that all designs share. Never blocks.
-    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Held<'_, P, Self>, P> {
-        Held::at(mm, at)
+    /// Holds the mapping at `at` when the fast way has failed. Never blocks.
+    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Self::Slow<'_, P>, P>;
+
+    /// Shows `see` the mapping that covers `at`, or the next above: for who looks at a space from outside, with no hold. May sleep.
+    fn look<P: Platform, T>(mm: &Mm<P, Self>, at: u64, see: impl FnOnce(Option<&Vma<P, Self>>) -> T) -> T;
+
+    /// The right to change `want` and the mappings that touch it. May sleep until it is given.
+    fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, want: &[Range]) -> Self::Write<'m, P>;
+
+    /// Whether the right is to change `range`, too, which was not wanted: where a place is looked for under the lock.
+    fn may_change<P: Platform>(_right: &Self::Write<'_, P>, _range: Range) -> bool {
+        true
     }
 
-    /// The right to change the address space. Never blocks; the caller waits and asks again until it is given.
-    fn write<P: Platform>(mm: &Mm<P, Self>) -> Result<Exclusive<'_, P>, Token<'_, P>> {
-        mm.lock.write(mm.platform())
+    /// Runs `work`, which does not touch the index, letting in who wants to change something else, if the design can.
+    fn apart<P: Platform, T>(_right: &mut Self::Write<'_, P>, work: impl FnOnce() -> T) -> T {
+        work()
     }
 
-    /// Refuses new holds of a mapping. With the right to change.
-    fn claim(vma: &Self::PerVma);
+    /// Gives up the right but for what keeps others from what it has taken away.
+    fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P>;
+
+    /// Refuses new holds of a mapping. With the right to change. May sleep.
+    fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
 
     /// Lets faults hold a mapping (again). With the right to change.
-    fn release(vma: &Self::PerVma);
+    fn release<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
 
     /// Waits until nobody holds a claimed mapping. May sleep.
-    fn quiesce<P: Platform>(mm: &Mm<P, Self>, vma: &Self::PerVma);
+    fn quiesce<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
+
+    /// After `quiesce` of each mapping that a change has claimed, if it has claimed any. May sleep.
+    fn settle<P: Platform>(_mm: &Mm<P, Self>) {}
+
+    /// A mapping was taken out of the index, and `quiesce` has returned.
+    fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
+        vma.defer(mm.platform().rcu());
+    }
 }
 
 /// A mapping held by the address space's lock, shared: nobody changes anything.
@@ -138,12 +266,17 @@ pub struct Held<'m, P: Platform, L: Locking> {
 
 impl<'m, P: Platform, L: Locking> Held<'m, P, L> {
     /// The mapping at `at`, if the lock is free to share.
-    pub(crate) fn try_at(mm: &'m Mm<P, L>, at: u64) -> Result<Self, Miss> {
+    ///
+    /// # Errors
+    ///
+    /// [`Miss`].
+    pub fn try_at(mm: &'m Mm<P, L>, at: u64) -> Result<Self, Miss> {
         let lock = mm.lock.try_read(mm.platform()).ok_or(Miss::Contended)?;
         Self::under(mm, lock, at)
     }
 
-    fn at(mm: &'m Mm<P, L>, at: u64) -> Slowly<'m, Self, P> {
+    /// The mapping at `at`, or what to wait for.
+    pub fn at(mm: &'m Mm<P, L>, at: u64) -> Slowly<'m, Self, P> {
         match mm.lock.read(mm.platform()) {
             Err(token) => Slowly::Wait(token),
             Ok(lock) => match Self::under(mm, lock, at) {
@@ -155,8 +288,12 @@ impl<'m, P: Platform, L: Locking> Held<'m, P, L> {
     }
 
     fn under(mm: &'m Mm<P, L>, lock: SharedGuard<'m, P>, at: u64) -> Result<Self, Miss> {
-        let vma = mm.index.locked(&lock, at).ok_or_else(|| mm.miss(at))?;
-        Ok(Self { vma, _lock: lock })
+        // SAFETY: (1) the lock is shared, and goes with what is found.
+        let next = unsafe { mm.index.find_still(at) };
+        match next {
+            Some(vma) if vma.range().contains(at) => Ok(Self { vma: NonNull::from(vma), _lock: lock }),
+            next => Err(mm.miss(at, || next)),
+        }
     }
 }
 
@@ -173,5 +310,10 @@ impl<P: Platform, L: Locking> Stable<P, L> for Held<'_, P, L> {
 
     fn still_valid(&self) -> bool {
         true
+    }
+
+    fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T {
+        // SAFETY: (1) we have a share of the lock.
+        see(unsafe { mm.index.find_still(at) })
     }
 }

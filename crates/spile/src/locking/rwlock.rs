@@ -9,7 +9,7 @@
 //! ```text
 //! bit 63    a writer has it
 //! bit 62    a writer was refused, and will come again
-//! bit 61    somebody waits: who leaves says so
+//! bit 61    somebody waits: who leaves says so, until a writer has had it
 //! below     the number of readers
 //! ```
 
@@ -53,7 +53,7 @@ impl RwLock {
 
     /// A share, if no writer has the lock or waits for it.
     #[inline]
-    pub(crate) fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
+    pub fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & (WRITER | WRITER_COMES) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0) {
             // Acquire [rw-read]: what the last writer changed is seen.
@@ -66,7 +66,10 @@ impl RwLock {
     }
 
     /// A share, or what to wait for.
-    pub(crate) fn read<'m, P: Platform>(&'m self, p: &'m P) -> Result<SharedGuard<'m, P>, Token<'m, P>> {
+    /// # Errors
+    ///
+    /// The token.
+    pub fn read<'m, P: Platform>(&'m self, p: &'m P) -> Result<SharedGuard<'m, P>, Token<'m, P>> {
         self.or_token(p, 0, || self.try_read(p))
     }
 
@@ -87,8 +90,32 @@ impl RwLock {
     }
 
     /// All of it, or what to wait for. Who was told to wait keeps readers out until it has come again.
-    pub(crate) fn write<'m, P: Platform>(&'m self, p: &'m P) -> Result<Exclusive<'m, P>, Token<'m, P>> {
+    ///
+    /// # Errors
+    ///
+    /// The token.
+    pub fn write<'m, P: Platform>(&'m self, p: &'m P) -> Result<Exclusive<'m, P>, Token<'m, P>> {
         self.or_token(p, WRITER_COMES, || self.try_write(p))
+    }
+
+    /// All of it. May sleep.
+    pub fn wait_for_all<'m, P: Platform>(&'m self, p: &'m P) -> Exclusive<'m, P> {
+        loop {
+            match self.write(p) {
+                Ok(all) => break all,
+                Err(token) => token.wait(),
+            }
+        }
+    }
+
+    /// A share. May sleep.
+    pub fn wait_for_share<'m, P: Platform>(&'m self, p: &'m P) -> SharedGuard<'m, P> {
+        loop {
+            match self.read(p) {
+                Ok(share) => break share,
+                Err(token) => token.wait(),
+            }
+        }
     }
 
     fn or_token<'m, P: Platform, T>(&'m self, p: &'m P, mark: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Token<'m, P>> {
@@ -110,11 +137,11 @@ impl RwLock {
 
 impl<P: Platform> Drop for SharedGuard<'_, P> {
     fn drop(&mut self) {
-        // Release [rw-unread]: what was read is read before a writer changes it.
+        let thing = self.lock.thing();
+        // Release [rw-unread]: what was read is read before a writer changes it. After this a writer may free the lock.
         let before = self.lock.0.fetch_sub(1, order!("rw-unread", Release));
         if before & READERS == 1 && before & WAITED_FOR != 0 {
-            self.lock.0.fetch_and(!WAITED_FOR, Ordering::Relaxed);
-            self.lock.wake(self.p);
+            wait::happened(self.p, thing);
         }
     }
 }

@@ -69,6 +69,8 @@ impl<P: Platform> Stable<P, VmaRefcount> for Referenced<'_, P> {
     fn still_valid(&self) -> bool {
         true
     }
+
+    looks_beside_in_a_section!(VmaRefcount);
 }
 
 impl<P: Platform> Drop for Referenced<'_, P> {
@@ -89,19 +91,24 @@ impl<P: Platform> Drop for Referenced<'_, P> {
 // `release` and `try_get`; (5) as provided. A hold of the slow way is a share of the lock.
 unsafe impl Locking for VmaRefcount {
     const NAME: &'static str = "vma_refcount";
-    type PerMm = ();
+    type PerMm<P: Platform> = ();
     type PerVma = References;
     type Fast<'m, P: Platform> = Referenced<'m, P>;
 
-    fn born_claimed() -> References {
+    falls_back_to_the_lock!();
+    finds_in_a_section!();
+
+    fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
+
+    fn born_claimed<P: Platform>(_: &Mm<P, Self>) -> References {
         References(AtomicU32::new(CLAIMED))
     }
 
     #[inline]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Referenced<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
-        let Some(vma) = mm.index.find(&section, at) else {
-            return Err(mm.miss(at));
+        let Some(vma) = mm.index().find(&section, at) else {
+            return Err(mm.miss(at, || mm.index().find_from(&section, at)));
         };
         if !vma.lock.try_get() {
             return Err(Miss::Contended);
@@ -109,18 +116,18 @@ unsafe impl Locking for VmaRefcount {
         Ok(Referenced { mm, vma: NonNull::from(vma) })
     }
 
-    fn claim(references: &References) {
+    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Relaxed: nothing is read or given up yet; `quiesce` acquires.
-        references.0.fetch_or(CLAIMED, Ordering::Relaxed);
+        vma.lock.0.fetch_or(CLAIMED, Ordering::Relaxed);
     }
 
-    fn release(references: &References) {
+    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Release [vma-release]: whoever gets a reference sees what the change did.
-        references.0.fetch_and(!CLAIMED, order!("vma-release", Release));
+        vma.lock.0.fetch_and(!CLAIMED, order!("vma-release", Release));
     }
 
-    fn quiesce<P: Platform>(mm: &Mm<P, Self>, references: &References) {
-        let p = mm.platform();
+    fn quiesce<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>) {
+        let (p, references) = (mm.platform(), &vma.lock);
         // Acquire [vma-drained]: what the last fault did is seen.
         let held = || references.0.load(order!("vma-drained", Acquire)) & !CLAIMED != 0;
         while held() && !seeded!("claim-without-quiesce") {

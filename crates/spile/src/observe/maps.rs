@@ -77,7 +77,6 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 
     /// The mapping that covers `at`, or the next above.
     pub fn mapping_from(&self, at: u64) -> Option<Mapping> {
-        let section = spile_rcu::Rcu::read(self.platform().rcu());
-        self.index.find_from(&section, at).map(Mapping::of)
+        L::look(self, at, |vma| vma.map(Mapping::of))
     }
 }

@@ -18,12 +18,10 @@ pub struct Resident {
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// The mapped pages of the mapping that covers `at`, as far as it covers them; none without one. Counts while faults go on.
     pub fn resident(&self, at: u64) -> Option<(Range, Resident)> {
-        // The mapping's file must outlive the section in which it was found.
-        let (range, attr) = {
-            let section = spile_rcu::Rcu::read(self.platform().rcu());
-            let vma: &Vma<P, L> = self.index.find(&section, at)?;
-            (vma.range(), vma.attr().clone())
-        };
+        // The mapping's file must outlive the look at it.
+        let found =
+            |vma: Option<&Vma<P, L>>| vma.filter(|vma| vma.range().contains(at)).map(|vma| (vma.range(), vma.attr().clone()));
+        let (range, attr) = L::look(self, at, found)?;
         let mut resident = Resident::default();
         let p = self.platform();
         self.table.each_present(p, range, |at, pte| {

@@ -70,6 +70,31 @@ struct Core {
     cache: Mutex<Vec<Cached>>,
 }
 
+/// The CPUs, of which the first so many cache translations.
+struct Cores {
+    caching: usize,
+    all: [Core; CPUS],
+}
+
+impl Cores {
+    /// This CPU does what it was asked to: forgets.
+    fn serve(&self) {
+        if cpu() >= self.caching {
+            return;
+        }
+        let core = &self.all[cpu()];
+        // Acquire: what it reads from the tables after this is not older than the request.
+        let asked = core.asked.load(Ordering::Acquire);
+        // Relaxed: its own. The maximum once it has left.
+        let served = core.served.load(Ordering::Relaxed);
+        if served < asked {
+            core.cache.lock().unwrap().clear();
+            // Release: what it did by old translations comes before.
+            core.served.store(asked, Ordering::Release);
+        }
+    }
+}
+
 /// What differs between models.
 #[derive(Clone, Copy)]
 pub struct Setting {
@@ -77,21 +102,23 @@ pub struct Setting {
     pub frames: u32,
     /// How many of the CPUs cache translations: the first so many.
     pub caching: usize,
-    /// Whether grace periods end. Who lets them must tell the domain when CPUs read.
+    /// Whether grace periods end. Who lets them must tell the domain when CPUs read, or have it watch.
     pub periods: bool,
+    /// Whether the domain knows of each section, and who waits for a grace period waits for them.
+    pub watched: bool,
     /// Whether the frame that was freed last is the next one given.
     pub reuse: bool,
 }
 
 /// Eight frames, no caches, no end of grace periods, no reuse.
-pub const PLAIN: Setting = Setting { frames: 8, caching: 0, periods: false, reuse: false };
+pub const PLAIN: Setting = Setting { frames: 8, caching: 0, periods: false, watched: false, reuse: false };
 
 struct World {
     setting: Setting,
     slots: Vec<Slot>,
     free: Mutex<Vec<FrameId>>,
     gone: Mutex<Vec<FrameId>>,
-    cores: [Core; CPUS],
+    cores: Arc<Cores>,
     shared: Shared,
     rcu: Domain,
 }
@@ -121,14 +148,15 @@ impl Host {
             served: AtomicUsize::new(if i < setting.caching { 0 } else { usize::MAX }),
             cache: Mutex::default(),
         };
+        let cores = Arc::new(Cores { caching: setting.caching, all: std::array::from_fn(core) });
         Self(Arc::new(World {
             setting,
             slots: (0..=setting.frames).map(slot).collect(),
             free: Mutex::new((1..=setting.frames).rev().map(FrameId).collect()),
             gone: Mutex::default(),
-            cores: std::array::from_fn(core),
             shared: Shared::new(),
-            rcu: Domain::new(setting.periods),
+            rcu: Domain::new(setting.periods, setting.watched, cores.clone()),
+            cores,
         }))
     }
 
@@ -214,27 +242,10 @@ impl Host {
         cpu < self.0.setting.caching
     }
 
-    /// This CPU does what it was asked to: forgets.
-    fn serve(&self) {
-        if !self.caches(cpu()) {
-            return;
-        }
-        let core = &self.0.cores[cpu()];
-        // Acquire: what it reads from the tables after this is not older than the request.
-        let asked = core.asked.load(Ordering::Acquire);
-        // Relaxed: its own. The maximum once it has left.
-        let served = core.served.load(Ordering::Relaxed);
-        if served < asked {
-            core.cache.lock().unwrap().clear();
-            // Release: what it did by old translations comes before.
-            core.served.store(asked, Ordering::Release);
-        }
-    }
-
     /// This CPU runs no program any more.
     pub fn leave(&self) {
         if self.caches(cpu()) {
-            let core = &self.0.cores[cpu()];
+            let core = &self.0.cores.all[cpu()];
             core.cache.lock().unwrap().clear();
             // Release: as in `serve`.
             core.served.store(usize::MAX, Ordering::Release);
@@ -243,8 +254,8 @@ impl Host {
 
     /// What the MMU of this CPU makes of an access: a frame, or a fault.
     pub fn translate<L: Locking>(&self, mm: &Mm<Host, L>, at: u64, access: Access) -> Option<FrameId> {
-        self.serve();
-        let (space, core) = (mm.space(), &self.0.cores[cpu()]);
+        self.0.cores.serve();
+        let (space, core) = (mm.space(), &self.0.cores.all[cpu()]);
         let cached = core.cache.lock().unwrap().iter().find(|cached| cached.space == space && cached.at == at).copied();
         if let Some(cached) = cached {
             if access.allowed_by(cached.pte.prot) {
@@ -265,14 +276,12 @@ impl Host {
 
     /// This CPU begins to read what grace periods protect.
     pub fn online(&self) {
-        // SAFETY: (1) in no section, as models call it.
-        unsafe { self.0.rcu.0.qsbr.online() };
+        self.0.rcu.0.enter();
     }
 
     /// This CPU reads nothing until it is online again.
     pub fn idle(&self) {
-        // SAFETY: (1) in no section, as models call it.
-        unsafe { self.0.rcu.0.qsbr.idle() };
+        self.0.rcu.0.leave();
     }
 }
 
@@ -340,7 +349,7 @@ unsafe impl Mmu for Host {
         let Some(new) = new else { return };
         // P5, and what a move between addresses owes: nobody caches another page here, or this page elsewhere. (None of the models
         // maps a page twice.)
-        for core in &self.0.cores {
+        for core in &self.0.cores.all {
             for cached in core.cache.lock().unwrap().iter().filter(|cached| cached.space == space) {
                 let (same_page, same_place) = (cached.pte.frame == new.frame, cached.at == at);
                 assert_eq!(same_page, same_place, "{new:?} is shown at {at:#x} while a CPU has {cached:?}");
@@ -349,19 +358,19 @@ unsafe impl Mmu for Host {
     }
 
     fn issue(&self, space: SpaceId, range: Range) -> [usize; CPUS] {
-        self.0.cores[cpu()].cache.lock().unwrap().retain(|cached| cached.space != space || !range.contains(cached.at));
+        self.0.cores.all[cpu()].cache.lock().unwrap().retain(|cached| cached.space != space || !range.contains(cached.at));
         std::array::from_fn(|other| {
             if other == cpu() || !self.caches(other) {
                 return 0;
             }
             // Release: the changes of the tables come before; Acquire: of requests by several CPUs the last stands for all.
-            self.0.cores[other].asked.fetch_add(1, Ordering::AcqRel) + 1
+            self.0.cores.all[other].asked.fetch_add(1, Ordering::AcqRel) + 1
         })
     }
 
     fn acked(&self, flush: &mut [usize; CPUS]) -> bool {
         // Acquire: what was done by old translations comes before.
-        flush.iter().zip(&self.0.cores).all(|(asked, core)| *asked == 0 || core.served.load(Ordering::Acquire) >= *asked)
+        flush.iter().zip(&self.0.cores.all).all(|(asked, core)| *asked == 0 || core.served.load(Ordering::Acquire) >= *asked)
     }
 }
 
@@ -371,7 +380,7 @@ impl Machine for Host {
     fn pin(&self) {}
 
     fn relax(&self) {
-        self.serve();
+        self.0.cores.serve();
         thread::yield_now();
     }
 
@@ -401,14 +410,16 @@ impl Platform for Host {
 }
 
 /// The CPUs, as `Qsbr` sees them.
-pub struct Ports;
+pub struct Ports(Arc<Cores>);
 
 impl qsbr::Machine for Ports {
     fn cpu(&self) -> usize {
         cpu()
     }
 
+    /// Whoever is waited for may itself wait for a flush.
     fn relax(&self, _: u32) {
+        self.0.serve();
         thread::yield_now();
     }
 
@@ -420,6 +431,40 @@ struct Period {
     qsbr: Qsbr<'static, Ports>,
     cpus: NonNull<[qsbr::Cpu]>,
     periods: Switch,
+    watched: bool,
+    /// What each CPU is in, as it knows itself.
+    depth: [std::sync::atomic::AtomicUsize; CPUS],
+}
+
+impl Period {
+    /// This CPU is in something more that a grace period waits for.
+    fn enter(&self) {
+        if self.depth[cpu()].fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            // SAFETY: (1) it was in nothing.
+            unsafe { self.qsbr.online() };
+        }
+    }
+
+    fn leave(&self) {
+        if self.depth[cpu()].fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+            // SAFETY: (1) it is in nothing any more.
+            unsafe { self.qsbr.idle() };
+        }
+    }
+}
+
+/// A section, of which the domain knows if it watches.
+pub struct Section<'r> {
+    domain: &'r Domain,
+    _section: QsbrGuard<'r, Ports>,
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        if self.domain.0.watched {
+            self.domain.0.leave();
+        }
+    }
 }
 
 /// Set before anything runs, and when everything has.
@@ -452,27 +497,31 @@ impl Drop for Period {
 pub struct Domain(Arc<Period>);
 
 impl Domain {
-    fn new(periods: bool) -> Self {
+    fn new(periods: bool, watched: bool, cores: Arc<Cores>) -> Self {
         let cpus: Box<[qsbr::Cpu]> = (0..CPUS).map(|_| qsbr::Cpu::new()).collect();
         let cpus = NonNull::from(Box::leak(cpus));
         // SAFETY: (1) freed by the drop of what refers to it.
         let words: &'static [qsbr::Cpu] = unsafe { cpus.as_ref() };
         // SAFETY: (1) threads name a CPU below their number; (2) to (4) as the models do.
-        let qsbr = unsafe { Qsbr::new(words, Ports) };
-        Self(Arc::new(Period { qsbr, cpus, periods: Switch(periods.into()) }))
+        let qsbr = unsafe { Qsbr::new(words, Ports(cores)) };
+        let depth = std::array::from_fn(|_| 0.into());
+        Self(Arc::new(Period { qsbr, cpus, periods: Switch(periods.into()), watched, depth }))
     }
 }
 
 // SAFETY: (1) the promises are `Qsbr`'s; where periods do not end, nothing is over.
 unsafe impl Rcu for Domain {
-    type Guard<'r> = QsbrGuard<'r, Ports>;
+    type Guard<'r> = Section<'r>;
 
-    fn read(&self) -> QsbrGuard<'_, Ports> {
-        self.0.qsbr.read()
+    fn read(&self) -> Section<'_> {
+        if self.0.watched {
+            self.0.enter();
+        }
+        Section { domain: self, _section: self.0.qsbr.read() }
     }
 
-    fn protects(&self, guard: &QsbrGuard<'_, Ports>) -> bool {
-        self.0.qsbr.protects(guard)
+    fn protects(&self, section: &Section<'_>) -> bool {
+        self.0.qsbr.protects(&section._section)
     }
 
     fn cookie(&self) -> Cookie {
@@ -505,6 +554,7 @@ unsafe impl Rcu for Domain {
     fn relieve(&self) {}
 
     fn synchronize(&self) {
+        assert!(self.0.watched, "who waits for sections must have them watched");
         self.0.qsbr.synchronize();
     }
 }

@@ -1,7 +1,6 @@
 //! What the models have in common: a host, a design that holds nothing, and a race of two or three threads over one address space.
 
 pub mod host;
-pub mod optimistic;
 #[cfg(feature = "file")]
 pub mod store;
 
@@ -78,6 +77,7 @@ pub struct Space<L: Locking> {
 
 impl<L: Locking> Space<L> {
     pub fn new(setting: Setting) -> Self {
+        let setting = Setting { watched: L::WAITS_FOR_READERS, ..setting };
         let host = Host::new(setting);
         let layout = Layout { all: Range::new(0, TABLE_END).unwrap(), base: TABLE_END, stack_gap: 0 };
         let mm = Mm::new(host.clone(), layout).unwrap();
@@ -151,18 +151,25 @@ impl<L: Locking> Space<L> {
     /// No page is where nothing is mapped, none lets pass what its mapping does not, each private one has an owner, and no table is
     /// where nothing is mapped.
     pub fn check(&self) {
-        let section = spile_rcu::Rcu::read(spile::Platform::rcu(&self.host));
         for n in 0..4 {
             let Some(pte) = self.entry(at(n)) else { continue };
-            let vma = self.mm.find(&section, at(n)).unwrap_or_else(|| panic!("{pte:?} at page {n}, where nothing is mapped"));
-            assert!(vma.attr().prot.has(pte.prot), "{pte:?} at page {n} of {vma:?}");
-            let private = vma.attr().backing.is_anon() && pte.frame.0 != 0;
-            assert!(!private || vma.anon().is_some(), "{pte:?} at page {n} of {vma:?}, and nobody's");
+            let vma = self.mapped(at(n)).unwrap_or_else(|| panic!("{pte:?} at page {n}, where nothing is mapped"));
+            assert!(vma.prot.has(pte.prot), "{pte:?} at page {n} of {vma:?}");
+            let private = vma.is_anon && pte.frame.0 != 0;
+            assert!(!private || vma.has_owner, "{pte:?} at page {n} of {vma:?}, and nobody's");
         }
         for n in (0..4).step_by(2).filter(|n| self.has_table(at(*n))) {
-            let mapped = (n..n + 2).any(|n| self.mm.find(&section, at(n)).is_some());
+            let mapped = (n..n + 2).any(|n| self.mapped(at(n)).is_some());
             assert!(mapped, "a table for pages {n} and {}, where nothing is mapped", n + 1);
         }
+    }
+
+    fn mapped(&self, at: u64) -> Option<Mapped> {
+        L::look(&self.mm, at, |vma| {
+            let vma = vma.filter(|vma| vma.range().contains(at))?;
+            let attr = vma.attr();
+            Some(Mapped { prot: attr.prot, is_anon: attr.backing.is_anon(), has_owner: vma.anon().is_some() })
+        })
     }
 
     /// Nothing runs any more.
@@ -171,6 +178,14 @@ impl<L: Locking> Space<L> {
         drop(self);
         host.end();
     }
+}
+
+/// What the check wants to know of a mapping.
+#[derive(Debug)]
+struct Mapped {
+    prot: Prot,
+    is_anon: bool,
+    has_owner: bool,
 }
 
 /// What a thread does.
