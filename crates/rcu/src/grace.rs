@@ -58,6 +58,19 @@ impl Grace {
         self.completed.load(order!("poll", Acquire)) >= cookie.0
     }
 
+    /// Waits for the period that what is unlinked now must wait for. `help` moves time on; `relax` is told how often it was
+    /// called before.
+    pub(crate) fn wait(&self, help: impl Fn(), relax: impl Fn(u32)) {
+        let cookie = self.cookie();
+        let mut round = 0;
+        help();
+        while !self.poll(cookie) {
+            relax(round);
+            help();
+            round += 1;
+        }
+    }
+
     /// The period a reader enters in.
     #[inline(always)]
     pub(crate) fn epoch(&self) -> u64 {
