@@ -35,7 +35,8 @@ use spile_sync::{fence, order};
 
 /// What a domain needs of the machine.
 pub trait Machine {
-    /// The number of the CPU that runs this. The caller of any method of [`Qsbr`] stays on it during the call.
+    /// The number of the CPU that runs this. The caller of any method of [`Qsbr`] stays on it during the call. To
+    /// [`Srcu`](crate::srcu::Srcu) it is a hint.
     fn cpu(&self) -> usize;
     /// Called by a waiting `synchronize` in its `round`-th round, outside every read section: must let each CPU, this one
     /// too, come to a quiescent state (by scheduling, by an IPI to a CPU that runs long, or by calling `quiescent`).

@@ -1,7 +1,8 @@
 //! Exhaustive models of the shipped code, weak memory included.
 //!
-//! **Guarantee.** Within two or three preemptions per run, no interleaving and no permitted reordering lets a period end before the
-//! sections that it has to wait for; and each named ordering, fence and seeded bug of the sources makes some model fail.
+//! **Guarantee.** Within two or three preemptions per run (eight beside one reader of `Srcu`), no interleaving and no permitted
+//! reordering lets a period end before the sections that it has to wait for; and each named ordering, fence and seeded bug of
+//! the sources makes some model fail.
 //!
 //! **Mechanism.** An object is a cell in which loom sees every access. Freeing it is a write, so that a reader that is too late
 //! is reported as a race, and no memory is really freed. Unlinking is a Relaxed store, so that nothing but the protocol
@@ -603,12 +604,8 @@ fn driven_by_another_slot() {
 type Sleepy = Srcu<Cpus, 1>;
 
 /// One thread reads as `read` says; this one writes as `write` says. In the end no section is left, and time moves on.
-fn srcu<const SHARDS: usize>(
-    preemptions: usize,
-    read: fn(&'static Srcu<Cpus, SHARDS>, &Arc<Link>),
-    write: fn(&Srcu<Cpus, SHARDS>, &Link),
-) {
-    model(preemptions, move || {
+fn srcu<const SHARDS: usize>(read: fn(&'static Srcu<Cpus, SHARDS>, &Arc<Link>), write: fn(&Srcu<Cpus, SHARDS>, &Link)) {
+    model(8, move || {
         // Leaked for the run, so that a guard can change threads.
         let srcu: &'static Srcu<Cpus, SHARDS> = Box::leak(Box::new(Srcu::new(Cpus)));
         let link = Arc::new(Link::new());
@@ -633,7 +630,6 @@ fn moves_on<R: Rcu>(rcu: &R) {
 #[test]
 fn srcu_section_against_free() {
     srcu::<1>(
-        3,
         |srcu, link| {
             let _section = srcu.read();
             link.follow();
@@ -645,7 +641,6 @@ fn srcu_section_against_free() {
 #[test]
 fn srcu_section_on_another_shard() {
     srcu::<2>(
-        3,
         |srcu, link| {
             CPU.with(|cpu| cpu.set(1));
             let section = srcu.read();
@@ -662,7 +657,6 @@ fn srcu_section_on_another_shard() {
 #[test]
 fn srcu_delayed_reader() {
     srcu::<1>(
-        3,
         |srcu, link| {
             let _section = srcu.read();
             link.follow();
@@ -678,7 +672,6 @@ fn srcu_delayed_reader() {
 #[test]
 fn srcu_sections_across_a_flip() {
     srcu::<1>(
-        3,
         |srcu, link| {
             let outer = srcu.read();
             link.follow();
@@ -696,7 +689,6 @@ fn srcu_sections_across_a_flip() {
 #[test]
 fn srcu_nested_sections() {
     srcu::<1>(
-        3,
         |srcu, link| {
             let outer = srcu.read();
             let at = link.linked.load(Ordering::Relaxed);
@@ -714,7 +706,6 @@ fn srcu_nested_sections() {
 #[test]
 fn srcu_section_changes_threads() {
     srcu::<1>(
-        2,
         |srcu, link| {
             let section = srcu.read();
             let ending = thread::spawn({
@@ -733,7 +724,7 @@ fn srcu_section_changes_threads() {
 /// One driver sees the reader's shard at zero, another ends the period: it has the first one's word for it.
 #[test]
 fn srcu_scan_changes_hands() {
-    model(2, || {
+    model(3, || {
         let shared = Arc::new((Srcu::<Cpus, 2>::new(Cpus), Link::new()));
         CPU.with(|cpu| cpu.set(1));
         let (srcu, link) = &*shared;
@@ -767,7 +758,7 @@ fn srcu_scan_changes_hands() {
 /// Two threads unlink and free an object each, beside a section that follows both links.
 #[test]
 fn srcu_two_updaters() {
-    model(2, || {
+    model(3, || {
         let shared = Arc::new((Sleepy::new(Cpus), Link::new(), Link::new()));
         let reading = thread::spawn({
             let shared = shared.clone();
