@@ -29,6 +29,17 @@ pub struct Us<L: Locking> {
     spaces: Vec<Mm<Sim, L>>,
 }
 
+impl<L: Locking> Drop for Us<L> {
+    /// What waits for a grace period has the simulator, and is in it: it would stay for ever. And no frame may be missing.
+    fn drop(&mut self) {
+        self.spaces.clear();
+        self.files.clear();
+        if !std::thread::panicking() {
+            self.sim.finish();
+        }
+    }
+}
+
 impl<L: Locking> Us<L> {
     /// With nothing mapped and fresh files.
     pub fn new(world: &World) -> Self {
@@ -161,7 +172,8 @@ impl<L: Locking> Us<L> {
         let mm = self.now();
         let mut bytes = [0; PAGE as usize];
         if let Some(pte) = mm.page_table().peek(&self.sim, at) {
-            spile::Frames::read(&self.sim, pte.frame, 0, &mut bytes);
+            // SAFETY: (1) the entry's, which nobody takes away: (2) there is one thread.
+            unsafe { spile::Frames::read(&self.sim, pte.frame, 0, &mut bytes) };
             return Some(hash_bytes(&bytes));
         }
         let mut attr = None;

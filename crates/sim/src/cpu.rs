@@ -317,7 +317,8 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
             return false;
         }
         let mut gather = Gather::new(p, self.mm.page_table());
-        let zapped = self.mm.page_table().zap_while(p, page, &mut gather, || hold.still_valid());
+        // SAFETY: (1) one platform, one space; (2) the hold is asked.
+        let zapped = unsafe { self.mm.page_table().zap_while(p, page, &mut gather, || hold.still_valid()) };
         gather.settle(page);
         zapped
     }

@@ -276,6 +276,15 @@ impl Drop for Awake<'_> {
     }
 }
 
+impl Sim {
+    /// The words of a frame that should be a table.
+    pub(crate) fn words(&self, frame: FrameId) -> &Table {
+        let (table, wrong) = self.arena().table(frame);
+        self.judge(wrong);
+        table
+    }
+}
+
 // SAFETY: (1) the arena gives a frame once, which it asserts; (2) slots are never moved or freed while a handle lives; (3) nor their
 // tables.
 unsafe impl Frames for Sim {
@@ -284,13 +293,13 @@ unsafe impl Frames for Sim {
         self.arena().alloc()
     }
 
-    fn free(&self, frame: FrameId) {
+    unsafe fn free(&self, frame: FrameId) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.freed(cpu, frame)));
         self.judge(self.arena().free(frame));
     }
 
-    fn meta(&self, frame: FrameId) -> &FrameMeta {
+    unsafe fn meta(&self, frame: FrameId) -> &FrameMeta {
         self.arena().meta(frame)
     }
 
@@ -299,22 +308,22 @@ unsafe impl Frames for Sim {
         std::ptr::null_mut()
     }
 
-    fn zero(&self, frame: FrameId) {
+    unsafe fn zero(&self, frame: FrameId) {
         self.judge(self.arena().touch(frame, true, None, |bytes| bytes.fill(0)).err());
     }
 
-    fn copy(&self, from: FrameId, to: FrameId) {
+    unsafe fn copy(&self, from: FrameId, to: FrameId) {
         let copied = self.arena().touch(from, false, None, |bytes| bytes.to_vec());
         let pasted = copied.and_then(|bytes| self.arena().touch(to, true, None, |into| into.copy_from_slice(&bytes)));
         self.judge(pasted.err());
     }
 
-    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
+    unsafe fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
         let read = self.arena().touch(frame, false, None, |bytes| into.copy_from_slice(&bytes[offset..offset + into.len()]));
         self.judge(read.err());
     }
 
-    fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
+    unsafe fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
         let written = self.arena().touch(frame, true, None, |bytes| bytes[offset..offset + from.len()].copy_from_slice(from));
         self.judge(written.err());
     }
@@ -327,15 +336,13 @@ unsafe impl Frames for Sim {
         self.arena().alloc_table(self.lanes().cpu())
     }
 
-    fn free_table(&self, frame: FrameId) {
+    unsafe fn free_table(&self, frame: FrameId) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.freed_table(cpu, frame)));
         self.judge(self.arena().free_table(frame, cpu));
     }
 
-    fn table(&self, frame: FrameId) -> &Table {
-        let (table, wrong) = self.arena().table(frame);
-        self.judge(wrong);
-        table
+    unsafe fn table(&self, frame: FrameId) -> &Table {
+        self.words(frame)
     }
 }

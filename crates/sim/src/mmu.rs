@@ -11,7 +11,7 @@ use crate::Sim;
 use crate::tlb::Entry;
 use crate::watch::page_of;
 use spile::paging::{BITS, LEVELS, Pte};
-use spile::{Access, FrameId, Frames as _, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
+use spile::{Access, FrameId, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
 
 /// Present, writable, a program's, accessed.
 const TABLE: u64 = 0x27;
@@ -77,10 +77,10 @@ impl Sim {
     /// The tables' entry of `page`, now.
     fn look(&self, root: FrameId, page: u64) -> Option<Pte> {
         let leaf = (1..LEVELS).rev().try_fold(root, |table, level| {
-            let raw = self.table(table).load(index(page, level));
+            let raw = self.words(table).load(index(page, level));
             (raw != 0).then(|| table_of(raw))
         })?;
-        self.decode(self.table(leaf).load(index(page, 0)))
+        self.decode(self.words(leaf).load(index(page, 0)))
     }
 
     fn walk(&self, cpu: usize, space: SpaceId, root: FrameId, page: u64, access: Access) -> Option<Way> {
@@ -88,7 +88,7 @@ impl Sim {
         let known = watch.state().cpus[cpu].tlb.leaf(space, page);
         let mut table = known.unwrap_or(root);
         for level in (1..LEVELS).rev().filter(|_| known.is_none()) {
-            let raw = self.table(table).load(index(page, level));
+            let raw = self.words(table).load(index(page, level));
             if raw == 0 {
                 return None;
             }
@@ -96,10 +96,11 @@ impl Sim {
         }
         watch.state().cpus[cpu].tlb.fill_leaf(space, page, table);
         loop {
-            let raw = self.table(table).load(index(page, 0));
+            let raw = self.words(table).load(index(page, 0));
             let pte = self.decode(raw).filter(|pte| access.allowed_by(pte.prot))?;
             let marked = if access == Access::Write { pte.dirtied() } else { Pte { accessed: true, ..pte } };
-            if marked != pte && !self.table(table).mark(index(page, 0), raw, self.encode(marked)) {
+            // SAFETY: (1) only the marks differ; (2) the access was allowed.
+            if marked != pte && !unsafe { self.words(table).mark(index(page, 0), raw, self.encode(marked)) } {
                 continue;
             }
             let generation = self.arena().generation(pte.frame);
@@ -124,7 +125,7 @@ unsafe impl Mmu for Sim {
         table_of(raw)
     }
 
-    fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+    unsafe fn commit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
         self.lanes().stall();
@@ -145,7 +146,7 @@ unsafe impl Mmu for Sim {
         self.lanes().watch.check(|state| state.acked(cpu, flush.0))
     }
 
-    fn retire(&self, space: SpaceId) {
+    unsafe fn retire(&self, space: SpaceId) {
         self.lanes().watch.check(|state| ((), state.retired(space)));
     }
 }

@@ -71,7 +71,7 @@ impl Content {
 }
 
 impl Store<Sim> for Content {
-    fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Read {
+    unsafe fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Read {
         let (fails, delay) = {
             let mut inner = self.inner();
             inner.reads += 1;
@@ -103,7 +103,8 @@ impl Pending {
         use spile::Frames as _;
         let content = self.file.store().expect("what is read comes from somewhere");
         let bytes = content.page(self.page, self.file.len());
-        self.file.platform().write(self.frame, 0, &bytes);
+        // SAFETY: (1) the read is not yet completed.
+        unsafe { self.file.platform().write(self.frame, 0, &bytes) };
     }
 }
 
@@ -133,7 +134,8 @@ impl Device {
             if !read.fails {
                 read.fill();
             }
-            read.file.complete(read.page, !read.fails);
+            // SAFETY: (1) it was started, (2) and is in the list no more; (3) it was filled.
+            unsafe { read.file.complete(read.page, !read.fails) };
         }
     }
 

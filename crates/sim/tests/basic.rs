@@ -5,7 +5,8 @@
 
 use spile::backing::File;
 use spile::{
-    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Prot, Range, VmaRefcount,
+    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLock, PAGE, Place, Platform as _, Prot, Range,
+    VmaRefcount,
 };
 use spile_sim::{Content, Failures, Sim, User};
 use std::sync::Arc;
@@ -459,4 +460,36 @@ designs! {
 #[test]
 fn an_access_says_what_it_wants() {
     assert!(Access::Exec.allowed_by(RX));
+}
+
+/// What two machines have in common is how their frames are numbered.
+fn with_another(act: impl FnOnce(&Sim, &Space<VmaRefcount>, &Sim)) {
+    let (sim, other) = (Sim::new(), Sim::new());
+    let cpu = sim.cpu(0);
+    let mm = space::<VmaRefcount>(&sim);
+    cpu.enter(&mm);
+    act(&sim, &mm, &other);
+}
+
+#[test]
+#[should_panic(expected = "the file belongs to another platform")]
+fn another_platforms_file_is_not_mapped() {
+    with_another(|_, mm, other| {
+        let file = File::new(other.clone(), numbered(PAGE), PAGE).unwrap();
+        let _ = mm.map(Place::Over(pages(0, 1)), |_| of_file(&file, 0, Prot::R, shared()));
+    });
+}
+
+#[test]
+#[should_panic(expected = "the tables belong to another platform")]
+fn another_platforms_tables_are_not_walked() {
+    with_another(|_, mm, other| {
+        mm.page_table().peek(other, at(0));
+    });
+}
+
+#[test]
+#[should_panic(expected = "what waits belongs to another platform")]
+fn another_platforms_tables_are_not_given_back() {
+    with_another(|sim, _, other| sim.shared().relieve(other));
 }

@@ -50,10 +50,10 @@ unsafe impl Frames for Port {
     fn alloc(&self) -> Option<FrameId> {
         (1..FRAMES).find(|i| !USED[*i].swap(true, Acquire)).map(|i| FrameId(i as u32))
     }
-    fn free(&self, frame: FrameId) {
+    unsafe fn free(&self, frame: FrameId) {
         USED[frame.0 as usize].store(false, Release);
     }
-    fn meta(&self, frame: FrameId) -> &FrameMeta {
+    unsafe fn meta(&self, frame: FrameId) -> &FrameMeta {
         &META[frame.0 as usize]
     }
     fn page(&self, frame: FrameId) -> *mut u8 {

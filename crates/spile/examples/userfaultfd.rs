@@ -106,10 +106,10 @@ mod linux {
             let mut next = (0..FRAMES).map(|_| NEXT.fetch_add(1, Relaxed) % FRAMES);
             next.find(|i| *i != 0 && !USED[*i].load(Relaxed) && !USED[*i].swap(true, Acquire)).map(|i| FrameId(i as u32))
         }
-        fn free(&self, frame: FrameId) {
+        unsafe fn free(&self, frame: FrameId) {
             USED[frame.0 as usize].store(false, Release);
         }
-        fn meta(&self, frame: FrameId) -> &FrameMeta {
+        unsafe fn meta(&self, frame: FrameId) -> &FrameMeta {
             &META[frame.0 as usize]
         }
         fn page(&self, frame: FrameId) -> *mut u8 {
@@ -125,7 +125,7 @@ mod linux {
     // SAFETY: (1) the format is the core's; (2) `commit` flushes: the kernel does, before a move, a protection or a discard returns.
     unsafe impl Mmu for Host {
         type Flush = ();
-        fn commit(&self, _space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        unsafe fn commit(&self, _space: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
             let shown = |pte: Option<Pte>| pte.filter(|pte| pte.prot != Prot::NONE);
             match (shown(old), shown(new)) {
                 // The kernel is told of reads and writes alone.

@@ -33,7 +33,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         while copied < bytes.len() {
             let (at, len) = part(at, copied, bytes.len());
             let frame = self.pin_page(at).map_err(|why| Partial { copied, why })?;
-            self.platform().read(frame.id(), (at % PAGE) as usize, &mut bytes[copied..copied + len]);
+            frame.read((at % PAGE) as usize, &mut bytes[copied..copied + len]);
             copied += len;
         }
         Ok(())
@@ -48,8 +48,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let mut copied = 0;
         while copied < bytes.len() {
             let (at, len) = part(at, copied, bytes.len());
-            let (p, piece) = (self.platform(), &bytes[copied..copied + len]);
-            if self.table.write(p, at, |frame| p.write(frame, (at % PAGE) as usize, piece)) {
+            if self.table.write(self.platform(), at, &bytes[copied..copied + len]) {
                 copied += len;
             } else {
                 self.fault_and_wait(at, Access::Write).map_err(|why| Partial { copied, why })?;

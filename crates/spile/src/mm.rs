@@ -230,6 +230,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// # Errors
     ///
     /// [`Error`]; nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// If `attr` says a file of another platform: its frames are not this one's. Nothing was changed.
     pub fn map(&self, place: Place, attr: impl FnOnce(Range) -> Attr<P>) -> Result<Range, Error> {
         self.change(|change| {
             let at = match place {
@@ -293,7 +297,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.
     pub(crate) fn zap(&self, at: Range) {
         let mut gather = Gather::new(&self.platform, &self.table);
-        self.table.zap(&self.platform, at, &mut gather);
+        // SAFETY: (1) the space's own; (2) claims keep faults out, says the caller; (3) settled next.
+        unsafe { self.table.zap(&self.platform, at, &mut gather) };
         gather.settle(at);
     }
 
@@ -302,7 +307,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     #[cfg(feature = "linux")]
     pub(crate) fn drop_pages(&self, at: Range, good: impl Fn() -> bool) -> bool {
         let mut gather = Gather::new(&self.platform, &self.table);
-        let whole = self.table.zap_while(&self.platform, at, &mut gather, good);
+        // SAFETY: (1) the space's own; (2) `good` asks the caller's hold, or the caller has the right to change.
+        let whole = unsafe { self.table.zap_while(&self.platform, at, &mut gather, good) };
         gather.settle(at);
         whole
     }

@@ -56,29 +56,45 @@ pub trait Platform: Frames + Mmu + Machine + Clone + Send + Sync + 'static {
 /// An implementor owes: (1) a frame that [`alloc`](Self::alloc) gave is nobody else's until [`free`](Self::free); (2)
 /// [`meta`](Self::meta) is the same for a frame always, and stays valid for ever; (3) [`table`](Self::table) is the memory of that
 /// frame, and it and [`page`](Self::page) stay valid, if meaningless, after the frame was freed, until the grace periods of all sections that began before
-/// are over.
+/// are over; (4) where it is a [`Platform`], its clones are the same host, and no other host has the same [`Shared`].
 pub unsafe trait Frames {
     /// A frame with unspecified contents, or none. Never sleeps, never waits.
     fn alloc(&self) -> Option<FrameId>;
 
     /// Takes a frame back. Its count is zero.
-    fn free(&self, frame: FrameId);
+    ///
+    /// # Safety
+    ///
+    /// (1) [`alloc`](Self::alloc) gave it; (2) it is the caller's alone, who does not use it any more.
+    unsafe fn free(&self, frame: FrameId);
 
     /// What the core keeps per frame.
-    fn meta(&self, frame: FrameId) -> &FrameMeta;
+    ///
+    /// # Safety
+    ///
+    /// (1) There is such a frame: `alloc` or [`alloc_table`](Self::alloc_table) gave it at some time, or it is the zero frame.
+    unsafe fn meta(&self, frame: FrameId) -> &FrameMeta;
 
     /// Where the frame's bytes are, aligned to a page. Null if they are not in reach always: then the four below and
-    /// [`table`](Self::table) are the host's own.
+    /// [`table`](Self::table) are the host's own. A number that is no frame's is answered anyhow, or panics.
     fn page(&self, frame: FrameId) -> *mut u8;
 
     /// Fills a frame with zeros.
-    fn zero(&self, frame: FrameId) {
-        // SAFETY: (1) a page of the host's; (2) it is the caller's alone.
+    ///
+    /// # Safety
+    ///
+    /// (1) It is the caller's alone.
+    unsafe fn zero(&self, frame: FrameId) {
+        // SAFETY: (1) a page of the host's, and the caller's alone.
         unsafe { self.page(frame).write_bytes(0, PAGE as usize) };
     }
 
     /// Copies a page.
-    fn copy(&self, from: FrameId, to: FrameId) {
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller has a hold on `from`; (2) `to` is another frame, and the caller's alone.
+    unsafe fn copy(&self, from: FrameId, to: FrameId) {
         // SAFETY: (1) two pages of the host's, and two frames; (2) the target is the caller's alone, the source may be written by a
         // program meanwhile, as any memory that is shared with one.
         unsafe { self.page(to).copy_from_nonoverlapping(self.page(from), PAGE as usize) };
@@ -89,9 +105,13 @@ pub unsafe trait Frames {
     /// # Panics
     ///
     /// If they are not all in the page.
-    fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
-        assert!(offset + into.len() <= PAGE as usize, "within a page");
-        // SAFETY: (1) within a page of the host's.
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller has a hold on the frame; (2) nobody but a program writes it meanwhile.
+    unsafe fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
+        assert!(is_within(offset, into.len()), "within a page");
+        // SAFETY: (1) within a page of the host's, which is held; (2) the bytes are nobody's in particular.
         unsafe { self.page(frame).add(offset).copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
     }
 
@@ -100,9 +120,13 @@ pub unsafe trait Frames {
     /// # Panics
     ///
     /// If they are not all in the page.
-    fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
-        assert!(offset + from.len() <= PAGE as usize, "within a page");
-        // SAFETY: (1) within a page of the host's.
+    ///
+    /// # Safety
+    ///
+    /// (1) The frame is the caller's alone; or it holds a program's page, and writes what the program may.
+    unsafe fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
+        assert!(is_within(offset, from.len()), "within a page");
+        // SAFETY: (1) within a page of the host's, which the caller may write.
         unsafe { self.page(frame).add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
 
@@ -113,24 +137,40 @@ pub unsafe trait Frames {
     /// rarely has to zero a page for a table. Never sleeps.
     fn alloc_table(&self) -> Option<FrameId> {
         let frame = self.alloc()?;
-        self.table(frame).clear();
+        // SAFETY: (1) it was just given, to become a table.
+        unsafe { self.table(frame).clear() };
         Some(frame)
     }
 
     /// Takes a table's frame back. All its entries are empty.
-    fn free_table(&self, frame: FrameId) {
-        self.free(frame);
+    ///
+    /// # Safety
+    ///
+    /// (1) [`alloc_table`](Self::alloc_table) gave it; (2) it is in no tree; (3) nobody finds it any more, walks that may have found it are over.
+    unsafe fn free_table(&self, frame: FrameId) {
+        // SAFETY: (1) as provided, `alloc` gave it; (2) the caller's alone, as it says.
+        unsafe { self.free(frame) };
     }
 
     /// The frame as a table.
-    fn table(&self, frame: FrameId) -> &Table {
+    ///
+    /// # Safety
+    ///
+    /// (1) It is one that [`alloc_table`](Self::alloc_table) gave, for as long as the reference is used; or it was found by an MMU's walk, and
+    /// every CPU has been told of its free only after the walk.
+    unsafe fn table(&self, frame: FrameId) -> &Table {
         #[cfg(not(any(loom, feature = "sched")))]
         const {
             assert!(size_of::<Table>() == PAGE as usize, "a table fills a page")
         };
-        // SAFETY: (1) a page of the host's, aligned, and as large as a table; (2) any bytes are a table, and it is atomics.
+        // SAFETY: (1) a page of the host's, aligned, and as large as a table; (2) any bytes are a table, and it is atomics; (3) it stays one as
+        // long as the caller says.
         unsafe { &*self.page(frame).cast() }
     }
+}
+
+fn is_within(offset: usize, len: usize) -> bool {
+    offset <= PAGE as usize && len <= PAGE as usize - offset
 }
 
 /// What the core keeps per frame. A platform has one for each, zeroed by [`FrameMeta::new`], at the same place for ever.
@@ -141,6 +181,11 @@ pub struct FrameMeta {
     refs: AtomicU32,
     /// The lock and state of a frame that is a table.
     pub(crate) table: TableLock,
+}
+
+#[cold]
+fn forgotten() -> ! {
+    panic!("holds on a frame were forgotten, and there can be no more");
 }
 
 impl FrameMeta {
@@ -172,19 +217,38 @@ impl FrameMeta {
         self.refs.store(1, Ordering::Release);
     }
 
+    /// So many owners that some must have forgotten their holds.
+    const TOO_MANY: u32 = 1 << 31;
+
     /// One owner more, by somebody who is or holds one.
+    ///
+    /// # Panics
+    ///
+    /// If there are too many: before the count comes round, and the frame is freed under them.
     pub(crate) fn get(&self) {
         // Relaxed: the caller's own hold keeps the frame.
         let before = self.refs.fetch_add(1, Ordering::Relaxed);
         debug_assert_ne!(before, 0, "a free frame was taken");
+        if before >= Self::TOO_MANY {
+            // Relaxed: as above.
+            self.refs.fetch_sub(1, Ordering::Relaxed);
+            forgotten();
+        }
     }
 
     /// One owner more, unless there is none.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Self::get).
     #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
         // Acquire [frame-none]: who finds no owner sees that the frame is no longer what the caller looks for, and does not ask again.
         let mut refs = self.refs.load(order!("frame-none", Acquire));
         while refs != 0 {
+            if refs >= Self::TOO_MANY {
+                forgotten();
+            }
             // Acquire: the same of a frame that has a new owner; pairs with `first`. Relaxed on failure: it is looked for again.
             match self.refs.compare_exchange(refs, refs + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -252,14 +316,24 @@ pub unsafe trait Mmu {
     /// # Errors
     ///
     /// [`Refused`]; nothing changed, and the fault is told.
-    fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
-        self.commit(space, at, old, Some(new));
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller is about to change the entry of `at` in the core's tables of `space`, and has locked the table; (2) that entry changes
+    /// from `old` to `new`, whose frames it keeps until the call is over.
+    unsafe fn admit(&self, space: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, old, Some(new)) };
         Ok(())
     }
 
     /// Called under the table's lock for every other change of the entry of `at`, after it was emptied and before it is filled or
     /// passes less. Cannot fail.
-    fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit).
+    unsafe fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
@@ -273,7 +347,11 @@ pub unsafe trait Mmu {
     }
 
     /// Address space `space` is gone: no CPU runs in it, and its number will not be used again.
-    fn retire(&self, _space: SpaceId) {}
+    ///
+    /// # Safety
+    ///
+    /// (1) It is so.
+    unsafe fn retire(&self, _space: SpaceId) {}
 }
 
 /// Why a host did not [`admit`](Mmu::admit) an entry.
@@ -322,7 +400,7 @@ pub trait Machine {
 pub enum Read {
     /// The frame is filled.
     Done,
-    /// The store will call `File::complete` when it is.
+    /// The store will call `File::complete` when it is, or when it cannot be.
     Started,
     /// It cannot be read.
     Failed,
@@ -332,15 +410,20 @@ pub enum Read {
 pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     /// Starts to read page `page` of `file` into `frame`, which is the file's alone until the read is complete. What lies
     /// beyond the end of the file must become zeros. Never sleeps.
+    ///
+    /// # Safety
+    ///
+    /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started.
     #[cfg(feature = "file")]
-    fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Read;
+    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Read;
 }
 
 /// No files, or files that begin as zeros.
 impl<P: Platform> Store<P> for () {
     #[cfg(feature = "file")]
-    fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Read {
-        file.platform().zero(frame);
+    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Read {
+        // SAFETY: (1) until it answers.
+        unsafe { file.platform().zero(frame) };
         Read::Done
     }
 }

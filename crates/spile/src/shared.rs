@@ -47,9 +47,19 @@ impl Shared {
         Self { events: core::array::from_fn(|_| AtomicU64::new(0)), numbers: AtomicU64::new(1), limbo: Limbo::new() }
     }
 
+    /// By this a platform is known: no two have one [`Shared`], and none moves while it is used.
+    pub(crate) fn name(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
     /// Gives back tables and mappings whose grace period is over, as each change of an address space does at its end. With nothing
     /// held; may sleep if very much waits.
+    ///
+    /// # Panics
+    ///
+    /// If it is not `p`'s.
     pub fn relieve<P: Platform>(&self, p: &P) {
+        assert_eq!(self.name(), p.shared().name(), "what waits belongs to another platform");
         self.limbo.turn(p);
         p.rcu().relieve();
     }

@@ -176,6 +176,17 @@ impl<P: Platform> Backing<P> {
         }
     }
 
+    /// Whether its frames are `p`'s.
+    #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files have frames"))]
+    pub(crate) fn is_of(&self, p: &P) -> bool {
+        match self {
+            Backing::Anon(_) => true,
+            #[cfg(feature = "file")]
+            Backing::File(file, _) => file.platform().shared().name() == p.shared().name(),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
     /// Whether it is anonymous memory.
     pub fn is_anon(&self) -> bool {
         matches!(self, Backing::Anon(_))
@@ -342,7 +353,12 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     }
 
     /// What the design keeps in it: for designs.
-    pub fn design(&self) -> &L::PerVma {
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller is the design, which owes what [`Locking`] says; or it claims and releases only with the right to change and as the
+    /// design would, lifts nobody else's claim, and gives up no reference but its own.
+    pub unsafe fn design(&self) -> &L::PerVma {
         &self.lock
     }
 

@@ -149,7 +149,8 @@ fn two_faults<L: Locking>() {
             after: |s| {
                 let pte = s.entry(at(0)).unwrap();
                 assert!(pte.prot.has(Prot::W) && pte.frame != s.host.zero_frame(), "{pte:?} after a write");
-                assert_eq!(s.host.meta(pte.frame).refs(), 1);
+                // SAFETY: (1) a frame of the host's.
+                assert_eq!(unsafe { s.host.meta(pte.frame) }.refs(), 1);
                 assert_eq!(s.host.in_use(), 3, "the root, a table, a page");
             },
         }
@@ -460,9 +461,11 @@ fn program_against_a_move<L: Locking>() {
         sides: vec![
             |s| {
                 let table = s.mm.page_table();
-                table.prepare_relocation(&s.host, page(0), at(2)).unwrap();
+                // SAFETY: (1) one host, one space; (2) whole pages of four; (3) nobody else changes anything.
+                unsafe { table.prepare_relocation(&s.host, page(0), at(2)) }.unwrap();
                 let mut gather = Gather::new(&s.host, table);
-                table.relocate(&s.host, page(0), at(2), &mut gather);
+                // SAFETY: (1) as above; (2) prepared; (3) nobody faults; (4) nothing is at page 2.
+                unsafe { table.relocate(&s.host, page(0), at(2), &mut gather) };
                 gather.settle(page(0));
                 assert_eq!(s.get(at(2)), Ok(7));
             },
@@ -543,10 +546,12 @@ fn references_and_claims() {
             |s| {
                 let section = s.host.rcu().read();
                 let vma = s.mm.find(&section, at(0)).unwrap();
-                VmaRefcount::claim(vma.design());
-                VmaRefcount::quiesce(&s.mm, vma.design());
+                // SAFETY: (1) nobody else changes the space, and the claim is ours.
+                let references = unsafe { vma.design() };
+                VmaRefcount::claim(references);
+                VmaRefcount::quiesce(&s.mm, references);
                 s.guarded.write();
-                VmaRefcount::release(vma.design());
+                VmaRefcount::release(references);
             },
             |s| {
                 for _ in 0..2 {

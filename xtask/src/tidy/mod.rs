@@ -2,6 +2,7 @@
 
 mod atomics;
 mod imports;
+mod modules;
 mod names;
 mod orderings;
 mod prose;
@@ -40,6 +41,8 @@ type Rule = fn(&Repo) -> Vec<Finding>;
 const RULES: &[(&str, Rule)] = &[
     ("imports go down", imports::manifests),
     ("imports go down", imports::sources),
+    ("parts stay apart", modules::paths),
+    ("parts stay apart", modules::designs),
     ("atomics come from spile-sync", atomics::rule),
     ("unsafe stays in its files", unsafety::places),
     ("unsafe is argued", unsafety::argued),

@@ -57,26 +57,26 @@ unsafe impl Frames for Host {
     fn alloc(&self) -> Option<FrameId> {
         self.0.free.borrow_mut().pop()
     }
-    fn free(&self, frame: FrameId) {
+    unsafe fn free(&self, frame: FrameId) {
         self.0.free.borrow_mut().push(frame);
     }
-    fn meta(&self, frame: FrameId) -> &FrameMeta {
+    unsafe fn meta(&self, frame: FrameId) -> &FrameMeta {
         debug_assert!((frame.0 as usize) < self.0.metas.len());
         // SAFETY: (1) as for pages: a kernel's array of frames is not searched with checks either.
         unsafe { self.0.metas.get_unchecked(frame.0 as usize) }
     }
     fn page(&self, frame: FrameId) -> *mut u8 {
         debug_assert!((frame.0 as usize) < self.0.metas.len());
-        // SAFETY: (1) frames come from `alloc`, so they are within the pages.
-        unsafe { self.0.pages.add(frame.0 as usize).cast() }
+        // Frames come from `alloc`, so they are within the pages.
+        self.0.pages.wrapping_add(frame.0 as usize).cast()
     }
-    fn zero(&self, frame: FrameId) {
+    unsafe fn zero(&self, frame: FrameId) {
         if self.0.zeroes.load(Ordering::Relaxed) {
             // SAFETY: (1) a page; (2) the caller's alone.
             unsafe { self.page(frame).write_bytes(0, PAGE) };
         }
     }
-    fn copy(&self, from: FrameId, to: FrameId) {
+    unsafe fn copy(&self, from: FrameId, to: FrameId) {
         if self.0.zeroes.load(Ordering::Relaxed) {
             // SAFETY: (1) two pages, and not the same: the target is new.
             unsafe { self.page(to).copy_from_nonoverlapping(self.page(from), PAGE) };

@@ -119,7 +119,7 @@ impl<P: Platform> File<P> {
         let index = |level: usize| (page >> (BITS * level as u32)) as usize & ((1 << BITS) - 1);
         let mut table = self.0.root;
         for level in (1..LEVELS).rev() {
-            table = match p.table(table).load(index(level)) {
+            table = match frame::table(p, table).load(index(level)) {
                 0 if !link => return None,
                 0 => self.link(table, index(level))?,
                 raw => decode_frame(raw),
@@ -131,10 +131,11 @@ impl<P: Platform> File<P> {
     fn link(&self, parent: FrameId, i: usize) -> Option<FrameId> {
         let p = &self.0.p;
         let child = frame::relieved(p, P::alloc_table)?;
-        match p.table(parent).exchange(i, 0, encode_frame(child)) {
+        match frame::table(p, parent).exchange(i, 0, encode_frame(child)) {
             Ok(()) => Some(child),
             Err(raw) => {
-                p.free_table(child);
+                // SAFETY: (1) just taken; (2) it did not get into the tree, (3) so nobody has found it.
+                unsafe { p.free_table(child) };
                 Some(decode_frame(raw))
             }
         }
@@ -149,14 +150,14 @@ impl<P: Platform> File<P> {
         loop {
             // Before the entry is looked at, or its completion could be missed.
             let token = Token::for_thing(p, self.thing(page));
-            let raw = p.table(table).load(i);
+            let raw = frame::table(p, table).load(i);
             match raw & (READING | HERE | UNREADABLE) {
                 0 => match self.begin(p, table, i, page) {
                     Ok(()) => {}
                     Err(found) => return found,
                 },
                 UNREADABLE => {
-                    if p.table(table).exchange(i, raw, 0).is_ok() {
+                    if frame::table(p, table).exchange(i, raw, 0).is_ok() {
                         return Found::Unreadable;
                     }
                 }
@@ -172,44 +173,58 @@ impl<P: Platform> File<P> {
     fn hold<'m>(&self, p: &'m P, table: FrameId, i: usize, raw: u64) -> Option<Frame<'m, P>> {
         let frame = Frame::try_share(p, decode_frame(raw))?;
         // The count went up, so the frame is some page's; it is this one's if the entry says so still.
-        (p.table(table).load(i) & !DIRTY == raw & !DIRTY).then_some(frame)
+        (frame::table(p, table).load(i) & !DIRTY == raw & !DIRTY).then_some(frame)
     }
 
     /// Claims the empty entry `i` and starts the read.
     fn begin<'m>(self: &Arc<Self>, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<(), Found<'m, P>> {
         let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
         let id = frame.id();
-        if p.table(table).exchange(i, 0, encode_frame(id) | READING).is_err() {
+        if frame::table(p, table).exchange(i, 0, encode_frame(id) | READING).is_err() {
             return Ok(());
         }
         // The file has the hold now.
         frame.give();
         let read = match &self.0.store {
-            Some(store) => store.start_read(self, page, id),
+            // SAFETY: (1) the file's, and nobody touches what is being read.
+            Some(store) => unsafe { store.start_read(self, page, id) },
             None => {
-                p.zero(id);
+                // SAFETY: (1) as above.
+                unsafe { p.zero(id) };
                 Read::Done
             }
         };
         match read {
-            Read::Done => self.complete(page, true),
-            Read::Failed => self.complete(page, false),
+            Read::Done => self.end(page, true),
+            Read::Failed => self.end(page, false),
             Read::Started => {}
         }
         Ok(())
     }
 
-    /// The read of `page` is over; its frame is filled, if `ok`. Called once per started read, by anybody, in any state in which
-    /// [`Machine::wake`](crate::Machine::wake) may be called.
-    pub fn complete(&self, page: u64, ok: bool) {
+    /// The read of `page` is over; its frame is filled, if `ok`. By anybody, in any state in which [`Machine::wake`](crate::Machine::wake)
+    /// may be called.
+    ///
+    /// # Safety
+    ///
+    /// (1) The store began to read `page`, and answers or has answered [`Started`](Read::Started); (2) nobody else completes that read: a second
+    /// call would end the next read of the page, if there is one; (3) the store does not use the frame any more.
+    pub unsafe fn complete(&self, page: u64, ok: bool) {
+        self.end(page, ok);
+    }
+
+    /// Shows the page that is being read, or gives it up. Nothing, if none is being read.
+    fn end(&self, page: u64, ok: bool) {
         let (table, i) = self.slot(page, false).expect("a page that is being read has its entry");
-        let raw = self.0.p.table(table).load(i);
+        let raw = frame::table(&self.0.p, table).load(i);
         debug_assert_eq!(raw & (READING | HERE), READING, "a read that did not begin was completed");
+        if raw & READING == 0 {
+            return;
+        }
         let done = if ok { raw & !READING | HERE } else { UNREADABLE };
-        let changed = self.0.p.table(table).exchange(i, raw, done);
+        let changed = frame::table(&self.0.p, table).exchange(i, raw, done);
         debug_assert!(changed.is_ok(), "a page that is being read was changed");
-        // Who completes a read twice does no harm the second time.
-        if changed.is_err() || raw & READING == 0 {
+        if changed.is_err() {
             return;
         }
         if !ok {
@@ -229,14 +244,14 @@ impl<P: Platform> File<P> {
             return None;
         }
         let (table, i) = self.slot(page, false)?;
-        let raw = p.table(table).load(i);
+        let raw = frame::table(p, table).load(i);
         if raw & HERE == 0 { None } else { self.hold(p, table, i, raw) }
     }
 
     /// Whether `page` lies in the file and is `frame`. Asked under a table's lock (P1).
     pub(crate) fn still_has(&self, p: &P, page: u64, frame: FrameId) -> bool {
         let here = |(table, i)| {
-            let raw = p.table(table).load(i);
+            let raw = frame::table(p, table).load(i);
             raw & HERE != 0 && decode_frame(raw) == frame
         };
         page < self.pages() && self.slot(page, false).is_some_and(here)
@@ -246,8 +261,8 @@ impl<P: Platform> File<P> {
     pub(crate) fn set_dirty(&self, p: &P, page: u64) {
         let Some((table, i)) = self.slot(page, false) else { return };
         loop {
-            let raw = p.table(table).load(i);
-            if raw & HERE == 0 || raw & DIRTY != 0 || p.table(table).exchange(i, raw, raw | DIRTY).is_ok() {
+            let raw = frame::table(p, table).load(i);
+            if raw & HERE == 0 || raw & DIRTY != 0 || frame::table(p, table).exchange(i, raw, raw | DIRTY).is_ok() {
                 return;
             }
         }
@@ -255,7 +270,7 @@ impl<P: Platform> File<P> {
 
     /// Whether `page` is in memory and differs from the store.
     pub fn is_dirty(&self, page: u64) -> bool {
-        let dirty = |(table, i)| self.0.p.table(table).load(i) & DIRTY != 0;
+        let dirty = |(table, i)| frame::table(&self.0.p, table).load(i) & DIRTY != 0;
         self.slot(page, false).is_some_and(dirty)
     }
 }
@@ -263,7 +278,7 @@ impl<P: Platform> File<P> {
 impl<P: Platform> Object<P> {
     fn free_under(&self, table: FrameId, level: usize) {
         for i in 0..1 << BITS {
-            let raw = self.p.table(table).load(i);
+            let raw = frame::table(&self.p, table).load(i);
             if raw == 0 {
                 continue;
             }
@@ -272,10 +287,11 @@ impl<P: Platform> Object<P> {
             } else if raw & (HERE | READING) != 0 {
                 frame::put(&self.p, decode_frame(raw));
             }
-            let emptied = self.p.table(table).exchange(i, raw, 0);
+            let emptied = frame::table(&self.p, table).exchange(i, raw, 0);
             debug_assert!(emptied.is_ok(), "a dropped file has no users");
         }
-        self.p.free_table(table);
+        // SAFETY: (1) so were all of the tree; (2) and (3) the file is gone, and nobody else looks there.
+        unsafe { self.p.free_table(table) };
     }
 }
 

@@ -12,8 +12,14 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// # Errors
     ///
     /// [`NoMemory`]; nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// If `attr` shows a file of another platform. Nothing was changed.
     pub(crate) fn map(&mut self, at: Range, attr: Attr<P>) -> Result<(), NoMemory> {
         let mm = self.mm;
+        // All others are made of those that this one has let in.
+        assert!(attr.backing.is_of(mm.platform()), "the file belongs to another platform");
         let fresh = self.replace(at, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?;
         if fresh.overlapped {
             mm.zap(at);

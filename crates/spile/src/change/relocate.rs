@@ -41,7 +41,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         // After this only tables can be missing.
         self.reserve(2)?;
         self.hold(from);
-        if mm.table.prepare_relocation(mm.platform(), from, to.start()).is_err() {
+        // SAFETY: (1) the space's own; (2) both were checked by the verb; (3) by this change.
+        let prepared = unsafe { mm.table.prepare_relocation(mm.platform(), from, to.start()) };
+        if prepared.is_err() {
             mm.zap(to);
             self.held = None;
             self.unclaim(from);
@@ -56,7 +58,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         forget(reserved(self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both)));
         let mut gather = Gather::new(mm.platform(), &mm.table);
-        mm.table.relocate(mm.platform(), from, to.start(), &mut gather);
+        // SAFETY: (1) the space's own; (2) prepared above; (3) the source was held, and what is published is born claimed; (4) nothing was at
+        // the target, says the caller.
+        unsafe { mm.table.relocate(mm.platform(), from, to.start(), &mut gather) };
         gather.settle(from);
         // Tables that only the source needed.
         mm.zap(from);

@@ -22,8 +22,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
         return Ok(Done::Zero);
     }
     identify(mm, hold.vma())?;
-    let frame = Frame::alloc(p).ok_or(Failed::Denied(super::Denied::NoMemory))?;
-    p.zero(frame.id());
+    let frame = Frame::zeroed(p).ok_or(Failed::Denied(super::Denied::NoMemory))?;
     spot.install(own(frame.id(), prot), || hold.still_valid())?;
     frame.give();
     Ok(Done::Anon)

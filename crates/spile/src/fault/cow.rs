@@ -1,7 +1,7 @@
 //! A write to a page of private memory that may be shared: with a forked space, a file, or all who read zeros.
 
 use super::{Denied, Done, Failed, Resolved, identify, own};
-use crate::frame::Frame;
+use crate::frame::{Frame, meta};
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
@@ -17,7 +17,7 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     seen: Pte,
 ) -> Resolved<'m, P> {
     let (p, prot) = (mm.platform(), hold.vma().attr().in_mmu());
-    let is_sole = |pte: Pte| seeded!("reuse-a-shared-page") || pte.frame != p.zero_frame() && p.meta(pte.frame).refs() == 1;
+    let is_sole = |pte: Pte| seeded!("reuse-a-shared-page") || pte.frame != p.zero_frame() && meta(p, pte.frame).refs() == 1;
     // Asked again under the table's lock, where nobody can share the page: a fork claims the mapping first.
     let reuse = |now: Pte| is_sole(now).then(|| own(now.frame, prot));
     if is_sole(seen) {
@@ -26,10 +26,8 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     }
     identify(mm, hold.vma())?;
     let frame = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
-    let fill = || match seen.frame {
-        zero if zero == p.zero_frame() => p.zero(frame.id()),
-        other => p.copy(other, frame.id()),
-    };
+    // SAFETY: (1) shown when it is filled; (2) what was seen is the entry's still, when the entry is replaced.
+    let fill = || unsafe { frame.imitate(seen.frame) };
     spot.replace(own(frame.id(), prot), || hold.still_valid(), fill)?;
     frame.give();
     Ok(Done::Copied)

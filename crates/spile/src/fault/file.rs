@@ -3,7 +3,6 @@
 use super::{Denied, Done, Failed, Resolved, identify, own};
 use crate::addr::{Access, PAGE, Prot, Range};
 use crate::backing::{File, Found};
-use crate::frame::Frame;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
@@ -38,8 +37,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     // P1: the page may leave its file, or the file end before it, until the entry is written.
     let good = || hold.still_valid() && file.still_has(p, page, cached.id());
     if copies {
-        let copy = Frame::alloc(p).ok_or(Failed::Denied(Denied::NoMemory))?;
-        p.copy(cached.id(), copy.id());
+        let copy = cached.duplicate().ok_or(Failed::Denied(Denied::NoMemory))?;
         spot.install(own(copy.id(), attr.in_mmu()), good)?;
         copy.give();
         return Ok(Done::Copied);

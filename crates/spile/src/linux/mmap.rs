@@ -16,6 +16,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// # Errors
     ///
     /// As mmap(2). Nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// If `file` belongs to another platform. Nothing was changed.
     pub fn mmap(&self, addr: u64, len: u64, prot: u32, flags: u32, file: Option<&Opened<P>>, offset: u64) -> Result<u64, Errno> {
         if !offset.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);

@@ -8,7 +8,9 @@ use crate::platform::Platform;
 #[derive(Debug)]
 pub struct MmapLock;
 
-impl Locking for MmapLock {
+// SAFETY: (1) a hold is a share of the lock, which keeps `write` from being answered, and looks into the index under it; (2) the range is
+// the mapping's; (3) and (4) by the lock; (5) as provided.
+unsafe impl Locking for MmapLock {
     const NAME: &'static str = "mmap_lock";
     type PerMm = ();
     type PerVma = ();

@@ -66,7 +66,30 @@ pub trait Stable<P: Platform, L: Locking> {
 }
 
 /// A design. It holds nothing itself: its state is in the address space and in each mapping.
-pub trait Locking: Sized + Send + Sync + 'static {
+///
+/// # Safety
+///
+/// A mapping is *claimed* from [`born_claimed`](Self::born_claimed) or [`claim`](Self::claim) on, until [`release`](Self::release); a claim that
+/// is never released lasts for ever. A *hold* is what [`try_stabilise`](Self::try_stabilise) and [`stabilise`](Self::stabilise) give.
+/// An implementor owes:
+///
+/// (1) a hold names a mapping that was found in that `mm` and covers that `at`, and was not claimed when it was held; its
+/// [`vma`](Stable::vma) is always that one, and alive as long as the hold: it has a read section of the platform's domain that began before
+/// the mapping was found, or `quiesce` waits for it, or it keeps [`write`](Self::write) from being answered;
+///
+/// (2) its [`range`](Stable::range) lies within that mapping, and contains `at`;
+///
+/// (3) when [`quiesce`](Self::quiesce) has returned, each hold of the mapping from before the claim is gone, or its
+/// [`still_valid`](Stable::still_valid) is false for ever under each table lock that is taken after; what was done under a hold by then
+/// happened before that return, or is seen by whoever takes the table's lock next. Nor is a claimed mapping held anew;
+///
+/// (4) who holds a mapping, and has then locked a table, sees what was done to that table before the mapping's release;
+///
+/// (5) `write` gives the right to change that `mm` and no other.
+///
+/// For a design whose holds keep `write` from being answered, (1), (3) and (4) hold without claims, which are made by who has that right, or in
+/// a mapping that nobody can find.
+pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// What it is called.
     const NAME: &'static str;
     /// Its state in an address space, beside the lock that all designs have.

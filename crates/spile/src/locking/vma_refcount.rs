@@ -28,11 +28,11 @@ const CLAIMED: u32 = 1 << 31;
 pub struct References(AtomicU32);
 
 impl References {
-    /// One more, unless claimed.
+    /// One more, unless claimed, or so many were forgotten that one more would claim it.
     #[inline]
     fn try_get(&self) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
-        while word & CLAIMED == 0 || seeded!("reference-a-claimed-vma") {
+        while word < CLAIMED - 1 || seeded!("reference-a-claimed-vma") {
             // Acquire [vma-get]: the mapping's release comes before.
             match self.0.compare_exchange(word, word + 1, order!("vma-get", Acquire), Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -84,7 +84,10 @@ impl<P: Platform> Drop for Referenced<'_, P> {
     }
 }
 
-impl Locking for VmaRefcount {
+// SAFETY: (1) a reference is taken in the section in which the mapping was found, unless it is claimed, and `quiesce` waits for it; (2) the
+// range is the mapping's; (3) the count and the claim are one word, and the last reference's Release meets `quiesce`'s Acquire; (4) so do
+// `release` and `try_get`; (5) as provided. A hold of the slow way is a share of the lock.
+unsafe impl Locking for VmaRefcount {
     const NAME: &'static str = "vma_refcount";
     type PerMm = ();
     type PerVma = References;

@@ -15,7 +15,7 @@ impl<P: Platform> PageTable<P> {
     /// # Errors
     ///
     /// [`Lost::NoMemory`]: some pages are shared and some are not; what was write-protected may stay so.
-    pub fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
+    pub(crate) fn share(&self, p: &P, child: &Self, range: Range, gather: &mut Gather<'_, P>) -> Result<(), Lost> {
         let _section = p.rcu().read();
         for part in parts(range, 1) {
             let Some(from) = self.leaf_or_never(p, part.start()) else { continue };
@@ -36,7 +36,7 @@ impl<P: Platform> PageTable<P> {
                 let read_only = old.prot.without(Prot::W);
                 if old.prot != read_only {
                     let new = old.with_prot(read_only);
-                    p.commit(self.space, at, Some(old), Some(new));
+                    self.commit(p, at, Some(old), Some(new));
                     from.edit(i, |now| now.with_prot(read_only));
                     if !seeded!("fork-without-flush") {
                         gather.changed(Range::page_of(at));
@@ -44,7 +44,7 @@ impl<P: Platform> PageTable<P> {
                 }
                 crate::frame::get(p, old.frame);
                 let copy = Pte { prot: read_only, ..old };
-                p.commit(child.space, at, None, Some(copy));
+                child.commit(p, at, None, Some(copy));
                 to.fill(i, p.encode(copy));
             }
         }

@@ -3,13 +3,14 @@
 use super::table::{PageTable, index, parts};
 use super::{LEVELS, Pte};
 use crate::addr::{FrameId, PAGE, Range};
+use crate::frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
 
 impl<P: Platform> PageTable<P> {
     /// Calls `each` with the address and the entry of every page in `range` that has one, ascending, without locks: each entry as it
     /// was at some moment of the call.
-    pub fn each_present(&self, p: &P, range: Range, mut each: impl FnMut(u64, Pte)) {
+    pub(crate) fn each_present(&self, p: &P, range: Range, mut each: impl FnMut(u64, Pte)) {
         let _section = p.rcu().read();
         Self::each_under(p, self.root, LEVELS - 1, range, &mut each);
     }
@@ -17,14 +18,14 @@ impl<P: Platform> PageTable<P> {
     fn each_under(p: &P, table: FrameId, level: usize, range: Range, each: &mut impl FnMut(u64, Pte)) {
         if level == 0 {
             for at in (range.start()..range.end()).step_by(PAGE as usize) {
-                if let Some(pte) = p.decode(p.table(table).load(index(at, 0))) {
+                if let Some(pte) = p.decode(frame::table(p, table).load(index(at, 0))) {
                     each(at, pte);
                 }
             }
             return;
         }
         for part in parts(range, level) {
-            let raw = p.table(table).load(index(part.start(), level));
+            let raw = frame::table(p, table).load(index(part.start(), level));
             if raw != 0 {
                 Self::each_under(p, p.decode_table(raw), level - 1, part, each);
             }

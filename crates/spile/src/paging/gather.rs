@@ -46,7 +46,7 @@ impl<'p, P: Platform> Gather<'p, P> {
     }
 
     /// Entries of `range` have just been changed, under their table's lock, which is still held.
-    pub fn changed(&mut self, range: Range) {
+    pub(super) fn changed(&mut self, range: Range) {
         if self.range.is_none() {
             // Relaxed: whoever must see it takes the same table's lock after us.
             self.unflushed.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl<'p, P: Platform> Gather<'p, P> {
     }
 
     /// The hold of an emptied entry on its frame. There is room: see [`is_full`](Self::is_full).
-    pub fn frame(&mut self, frame: FrameId) {
+    pub(super) fn frame(&mut self, frame: FrameId) {
         if seeded!("p8-free-before-flush") {
             return frame::put(self.p, frame);
         }
@@ -64,7 +64,7 @@ impl<'p, P: Platform> Gather<'p, P> {
     }
 
     /// Whether it must be flushed before it takes another frame.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.load.len == ROOM
     }
 

@@ -6,7 +6,7 @@
 
 use super::table::{Locked, index};
 use super::{PageTable, Pte};
-use crate::addr::{Access, FrameId, TABLE_END};
+use crate::addr::{Access, PAGE, TABLE_END};
 use crate::frame::Frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
@@ -17,13 +17,15 @@ impl<P: Platform> PageTable<P> {
         self.at_entry(p, at, Access::Read, |_, pte| Frame::share(p, pte.frame))
     }
 
-    /// Calls `write` with the page at `at`, if its entry allows writing, and marks it dirty, as the MMU would. Whether it did.
-    pub(crate) fn write(&self, p: &P, at: u64, write: impl FnOnce(FrameId)) -> bool {
+    /// Copies `bytes`, which do not reach beyond the page, to `at`, if the page's entry allows writing, and marks it dirty, as the MMU would.
+    /// Whether it did.
+    pub(crate) fn write(&self, p: &P, at: u64, bytes: &[u8]) -> bool {
         let written = self.at_entry(p, at, Access::Write, |locked, pte| {
             if !pte.dirty {
                 locked.edit(index(at, 0), Pte::dirtied);
             }
-            write(pte.frame);
+            // SAFETY: (1) the entry's, which the lock keeps, and it allows it.
+            unsafe { p.write(pte.frame, (at % PAGE) as usize, bytes) };
         });
         written.is_some()
     }

@@ -9,6 +9,7 @@
 use super::table::{Locked, index};
 use super::{Gather, LEVELS, PageTable, Pte};
 use crate::addr::{FrameId, Range};
+use crate::frame;
 use crate::platform::{Platform, Refused};
 use spile_rcu::Rcu;
 use spile_sync::seeded;
@@ -38,7 +39,7 @@ impl<P: Platform> PageTable<P> {
     pub(super) fn leaf_or_link(&self, p: &P, at: u64, good: &impl Fn() -> bool) -> Result<Option<FrameId>, Lost> {
         let mut table = self.root;
         for level in (1..LEVELS).rev() {
-            let raw = p.table(table).load(index(at, level));
+            let raw = frame::table(p, table).load(index(at, level));
             table = match raw {
                 0 => match self.link(p, table, index(at, level), good)? {
                     Some(child) => child,
@@ -73,7 +74,7 @@ impl<P: Platform> PageTable<P> {
 }
 
 /// Where a page's entry is, and what was in it: found by one walk, in a read section that lasts as long as this.
-pub struct Spot<'t, P: Platform> {
+pub(crate) struct Spot<'t, P: Platform> {
     p: &'t P,
     tables: &'t PageTable<P>,
     at: u64,
@@ -85,10 +86,10 @@ pub struct Spot<'t, P: Platform> {
 impl<P: Platform> PageTable<P> {
     /// Walks to the entry of `at`, a page's address.
     #[inline(always)]
-    pub fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
+    pub(crate) fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
         let section = p.rcu().read();
         let leaf = self.leaf(p, at);
-        let seen = leaf.and_then(|leaf| p.decode(p.table(leaf).load(index(at, 0))));
+        let seen = leaf.and_then(|leaf| p.decode(frame::table(p, leaf).load(index(at, 0))));
         Spot { p, tables: self, at, leaf, seen, _section: section }
     }
 }
@@ -102,7 +103,7 @@ impl<'t, P: Platform> Spot<'t, P> {
 
     /// The entry, as it was when it was walked to.
     #[inline]
-    pub fn seen(&self) -> Option<Pte> {
+    pub(crate) fn seen(&self) -> Option<Pte> {
         self.seen
     }
 
@@ -142,10 +143,10 @@ impl<'t, P: Platform> Spot<'t, P> {
     ///
     /// [`Lost`]; nothing was changed, save that tables may have been linked.
     #[inline]
-    pub fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
+    pub(crate) fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
         debug_assert!(self.seen.is_none(), "a page is replaced, not installed");
         let (table, i) = self.lock(good)?;
-        self.p.admit(self.tables.space, self.at, None, new)?;
+        self.tables.admit(self.p, self.at, None, new)?;
         if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
             table.empty(i);
         }
@@ -159,11 +160,11 @@ impl<'t, P: Platform> Spot<'t, P> {
     /// # Errors
     ///
     /// [`Lost`]; nothing was changed. `Changed` also where `allow` declines.
-    pub fn upgrade(&self, good: impl Fn() -> bool, allow: impl Fn(Pte) -> Option<Pte>) -> Result<(), Lost> {
+    pub(crate) fn upgrade(&self, good: impl Fn() -> bool, allow: impl Fn(Pte) -> Option<Pte>) -> Result<(), Lost> {
         let (table, i) = self.lock(good)?;
         let old = table.get(i).ok_or(Lost::Changed)?;
         let new = allow(old).ok_or(Lost::Changed)?;
-        self.p.admit(self.tables.space, self.at, Some(old), new)?;
+        self.tables.admit(self.p, self.at, Some(old), new)?;
         table.edit(i, |now| Pte { accessed: now.accessed || new.accessed, dirty: now.dirty || new.dirty, ..new });
         Ok(())
     }
@@ -175,22 +176,22 @@ impl<'t, P: Platform> Spot<'t, P> {
     /// # Errors
     ///
     /// [`Lost`]; nothing was changed.
-    pub fn replace(&self, new: Pte, good: impl Fn() -> bool, fill: impl FnOnce()) -> Result<(), Lost> {
-        let (p, at, space) = (self.p, self.at, self.tables.space);
+    pub(crate) fn replace(&self, new: Pte, good: impl Fn() -> bool, fill: impl FnOnce()) -> Result<(), Lost> {
+        let (p, at) = (self.p, self.at);
         let mut gather = Gather::new(p, self.tables);
         let (table, i) = self.lock(good)?;
         let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
-        p.commit(space, at, Some(old), None);
+        self.tables.commit(p, at, Some(old), None);
         gather.changed(Range::page_of(at));
         if !seeded!("p5-set-before-flush") {
             gather.flush();
         }
         // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
-        p.commit(space, at, None, Some(new));
+        self.tables.commit(p, at, None, Some(new));
         table.fill(i, p.encode(new));
         drop(table);
-        crate::frame::put(p, old.frame);
+        frame::put(p, old.frame);
         Ok(())
     }
 }
@@ -198,7 +199,8 @@ impl<'t, P: Platform> Spot<'t, P> {
 impl<P: Platform> PageTable<P> {
     /// Fills what entries of `around` are empty with what `page` gives for them, all in the table of one leaf, as far as they lie
     /// in it. Stops where the caller's hold is no longer good. Never links, never waits: for pages that nobody asked for.
-    pub fn install_around(&self, p: &P, around: Range, good: impl Fn() -> bool, mut page: impl FnMut(u64) -> Option<Pte>) {
+    #[cfg(feature = "file")]
+    pub(crate) fn install_around(&self, p: &P, around: Range, good: impl Fn() -> bool, mut page: impl FnMut(u64) -> Option<Pte>) {
         let _section = p.rcu().read();
         let Some(locked) = self.leaf(p, around.start()).and_then(|leaf| Self::lock(p, leaf)) else { return };
         if !good() {
@@ -211,10 +213,10 @@ impl<P: Platform> PageTable<P> {
                 continue;
             }
             if let Some(pte) = page(at) {
-                if p.admit(self.space, at, None, pte).is_ok() {
+                if self.admit(p, at, None, pte).is_ok() {
                     locked.fill(i, p.encode(pte));
                 } else {
-                    crate::frame::put(p, pte.frame);
+                    frame::put(p, pte.frame);
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 use super::PageTable;
 use crate::addr::FrameId;
+use crate::frame;
 use crate::platform::Platform;
 use crate::wait;
 use spile_rcu::{Cookie, Rcu};
@@ -29,7 +30,7 @@ impl Chain {
 
     pub(super) fn push<P: Platform>(&mut self, p: &P, table: FrameId) {
         // Relaxed: a detached table's link is its list's.
-        p.meta(table).table.next.store(self.first, Ordering::Relaxed);
+        frame::meta(p, table).table.next.store(self.first, Ordering::Relaxed);
         self.first = table.0 + 1;
         if self.last == END {
             self.last = self.first;
@@ -38,7 +39,7 @@ impl Chain {
 
     fn pop<P: Platform>(&mut self, p: &P) -> Option<FrameId> {
         let table = FrameId(self.first.checked_sub(1)?);
-        self.first = p.meta(table).table.next.load(Ordering::Relaxed);
+        self.first = frame::meta(p, table).table.next.load(Ordering::Relaxed);
         Some(table)
     }
 }
@@ -70,7 +71,7 @@ impl Limbo {
     /// Takes over `chain`. Never waits.
     pub(super) fn add<P: Platform>(&self, p: &P, chain: &mut Chain) {
         let Some(last) = chain.last.checked_sub(1) else { return };
-        let link = &p.meta(FrameId(last)).table.next;
+        let link = &frame::meta(p, FrameId(last)).table.next;
         let mut head = self.arrivals.load(Ordering::Relaxed);
         loop {
             link.store(head, Ordering::Relaxed);

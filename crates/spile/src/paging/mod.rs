@@ -25,7 +25,8 @@ mod table;
 mod zap;
 
 pub use gather::{Dispatched, Gather, Issued};
-pub use install::{Lost, Spot};
+pub use install::Lost;
+pub(crate) use install::Spot;
 pub(crate) use limbo::Limbo;
 pub use pte::{Format, Pte};
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};

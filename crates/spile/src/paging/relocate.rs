@@ -20,7 +20,12 @@ impl<P: Platform> PageTable<P> {
     /// # Errors
     ///
     /// [`Lost::NoMemory`]; tables may have been linked.
-    pub fn prepare_relocation(&self, p: &P, from: Range, to: u64) -> Result<(), Lost> {
+    ///
+    /// # Safety
+    ///
+    /// (1) `p` is the platform of these tables; (2) `from`, and as much from `to` on, lie in what tables can map, in whole pages; (3) the caller
+    /// has the right to change both.
+    pub unsafe fn prepare_relocation(&self, p: &P, from: Range, to: u64) -> Result<(), Lost> {
         let _section = p.rcu().read();
         for part in parts(from, 1).filter(|part| self.leaf_or_never(p, part.start()).is_some()) {
             for target in parts(Range::of(part.start() - from.start() + to, part.end() - from.start() + to), 1) {
@@ -33,7 +38,13 @@ impl<P: Platform> PageTable<P> {
     /// Moves the entries of `from` to the addresses from `to` on, where nothing is. The caller's claims keep faults out of both. An
     /// entry is emptied and flushed before it is shown elsewhere, so that no CPU writes through the old address what a copy
     /// made through the new one would miss.
-    pub fn relocate(&self, p: &P, from: Range, to: u64, gather: &mut Gather<'_, P>) {
+    ///
+    /// # Safety
+    ///
+    /// (1) `p` is the platform of these tables, and `gather` was made for them; (2) [`prepare_relocation`](Self::prepare_relocation) was called
+    /// for the same addresses, and the caller has had the right to change them since; (3) its claims keep faults out of both; (4) there is
+    /// nothing from `to` on, and the two do not overlap.
+    pub unsafe fn relocate(&self, p: &P, from: Range, to: u64, gather: &mut Gather<'_, P>) {
         let _section = p.rcu().read();
         for part in parts(from, 1) {
             let mut rest = Some(part);
@@ -63,7 +74,7 @@ impl<P: Platform> PageTable<P> {
         for (slot, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
             if source.raw(index(at, 0)) != 0 {
                 *slot = p.decode(source.empty(index(at, 0)));
-                p.commit(self.space, at, *slot, None);
+                self.commit(p, at, *slot, None);
                 gather.changed(Range::page_of(at));
             }
         }
@@ -72,7 +83,7 @@ impl<P: Platform> PageTable<P> {
         }
         for (slot, at) in moved.iter().zip((to.start()..to.end()).step_by(PAGE as usize)) {
             if let Some(pte) = slot {
-                p.commit(self.space, at, None, Some(*pte));
+                self.commit(p, at, None, Some(*pte));
                 target.fill(index(at, 0), p.encode(*pte));
             }
         }

@@ -1,8 +1,9 @@
 //! A table, its lock, and the tree of tables of one address space.
 
 use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
+use crate::frame;
 use crate::paging::Pte;
-use crate::platform::Platform;
+use crate::platform::{Platform, Refused};
 use core::marker::PhantomData;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::lock::{TryLock, TryLockGuard};
@@ -36,8 +37,12 @@ impl Table {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// Empties all entries. The table is in no tree.
-    pub fn clear(&self) {
+    /// Empties all entries.
+    ///
+    /// # Safety
+    ///
+    /// (1) The table is in no tree, and nobody else's.
+    pub unsafe fn clear(&self) {
         // Relaxed: nobody else knows the table.
         self.0.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
     }
@@ -56,7 +61,11 @@ impl Table {
     }
 
     /// Sets bits of entry `i` as hardware does: unless it is no longer `seen`. For MMUs in software.
-    pub fn mark(&self, i: usize, seen: u64, marked: u64) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// (1) `marked` is `seen` with the accessed bit, or the accessed and the dirty bit, set; (2) the dirty bit only where `seen` lets writes pass.
+    pub unsafe fn mark(&self, i: usize, seen: u64, marked: u64) -> bool {
         // Relaxed: it adds to an entry that this CPU has just read.
         self.0[i].compare_exchange(seen, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -97,11 +106,11 @@ pub(super) struct Locked<'p, P: Platform> {
 
 impl<'p, P: Platform> Locked<'p, P> {
     fn state(&self) -> &'p AtomicU32 {
-        &self.p.meta(self.frame).table.state
+        &frame::meta(self.p, self.frame).table.state
     }
 
     fn entry(&self, i: usize) -> &'p AtomicU64 {
-        &self.p.table(self.frame).0[i]
+        &frame::table(self.p, self.frame).0[i]
     }
 
     pub(super) fn raw(&self, i: usize) -> u64 {
@@ -165,6 +174,8 @@ pub struct PageTable<P: Platform> {
     /// How many [`Gather`](super::Gather)s have changed entries and not yet awaited their flush. Raised under the table's lock
     /// (P6).
     pub(super) unflushed: AtomicU32,
+    /// Where the platform's [`Shared`](crate::Shared) is, by which it is known.
+    home: usize,
     platform: PhantomData<fn(P)>,
 }
 
@@ -191,9 +202,9 @@ pub(super) fn parts(range: Range, level: usize) -> impl Iterator<Item = Range> {
 
 impl<P: Platform> PageTable<P> {
     /// Empty tables for a new address space, or none without a frame.
-    pub fn new(p: &P, space: SpaceId) -> Option<Self> {
+    pub(crate) fn new(p: &P, space: SpaceId) -> Option<Self> {
         let root = Self::take_table(p)?;
-        Some(Self { root, space, unflushed: AtomicU32::new(0), platform: PhantomData })
+        Some(Self { root, space, unflushed: AtomicU32::new(0), home: p.shared().name(), platform: PhantomData })
     }
 
     /// The frame of the topmost table: what a CPU is told when it enters the space.
@@ -206,23 +217,36 @@ impl<P: Platform> PageTable<P> {
         self.space
     }
 
+    /// Tells the platform of a change of the entry of `at`, whose table the caller has locked.
+    pub(super) fn commit(&self, p: &P, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        // SAFETY: (1) as every caller in this module has; (2) the entries are those of before and after.
+        unsafe { p.commit(self.space, at, old, new) };
+    }
+
+    /// Asks the platform before a fault changes the entry of `at`, whose table it has locked.
+    pub(super) fn admit(&self, p: &P, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) as above.
+        unsafe { p.admit(self.space, at, old, new) }
+    }
+
     /// A new table, in no tree.
     pub(super) fn take_table(p: &P) -> Option<FrameId> {
-        let frame = crate::frame::relieved(p, P::alloc_table)?;
+        let frame = frame::relieved(p, P::alloc_table)?;
         // Relaxed: nobody else knows the table.
-        p.meta(frame).table.state.store(0, Ordering::Relaxed);
+        frame::meta(p, frame).table.state.store(0, Ordering::Relaxed);
         Some(frame)
     }
 
     /// Gives back a table that no tree had, or whose grace period is over.
     pub(super) fn give_table(p: &P, frame: FrameId) {
-        p.free_table(frame);
+        // SAFETY: (1) by `take_table`; (2) and (3) in no tree, or no more, and nobody walks there.
+        unsafe { p.free_table(frame) };
     }
 
     /// Locks a table found by a walk; none if it has been detached since.
     pub(super) fn lock(p: &P, frame: FrameId) -> Option<Locked<'_, P>> {
         let pin = p.pin();
-        let meta = &p.meta(frame).table;
+        let meta = &frame::meta(p, frame).table;
         let lock = loop {
             match meta.lock.try_lock() {
                 Some(lock) => break lock,
@@ -236,7 +260,7 @@ impl<P: Platform> PageTable<P> {
 
     /// A guess, without the lock, whether a table has entries in use.
     pub(super) fn seems_empty(p: &P, frame: FrameId) -> bool {
-        p.meta(frame).table.state.load(Ordering::Relaxed) == 0
+        frame::meta(p, frame).table.state.load(Ordering::Relaxed) == 0
     }
 
     /// The table of level 0 for `at`, if there is one. In a read section.
@@ -246,7 +270,7 @@ impl<P: Platform> PageTable<P> {
 
     /// What entry `i` of an inner table leads to at this moment.
     pub(super) fn child_now(p: &P, table: FrameId, i: usize) -> Option<FrameId> {
-        let raw = p.table(table).load(i);
+        let raw = frame::table(p, table).load(i);
         (raw != 0).then(|| p.decode_table(raw))
     }
 
@@ -268,7 +292,12 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// The entry of `at`, without a lock: what it was at some moment of this call.
+    ///
+    /// # Panics
+    ///
+    /// If `p` is another platform than that of the tables.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
+        assert_eq!(self.home, p.shared().name(), "the tables belong to another platform");
         self.spot(p, at).seen()
     }
 }

@@ -70,7 +70,12 @@ impl<F: Fn() -> bool> Hold for While<F> {
 
 impl<P: Platform> PageTable<P> {
     /// Empties `range`, and detaches tables that became empty. The caller's claims keep installs out of the range.
-    pub fn zap(&self, p: &P, range: Range, gather: &mut Gather<'_, P>) {
+    ///
+    /// # Safety
+    ///
+    /// (1) `p` is the platform of these tables, and `gather` was made for them; (2) the caller's claims keep faults out of `range`, or those who
+    /// fault there lose their pages; (3) `gather` is settled before the claims end.
+    pub unsafe fn zap(&self, p: &P, range: Range, gather: &mut Gather<'_, P>) {
         let _section = p.rcu().read();
         self.zap_under(p, self.root, LEVELS - 1, range, gather, &Always);
     }
@@ -82,7 +87,12 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Empties `range` as long as the caller's hold is good (P4), under holds that let others fault there. False if it was not.
-    pub fn zap_while(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, good: impl Fn() -> bool) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// (1) `p` is the platform of these tables, and `gather` was made for them; (2) `good` is true under a table's lock only as long as the
+    /// caller has a hold of the mapping of `range`, or the right to change it.
+    pub unsafe fn zap_while(&self, p: &P, range: Range, gather: &mut Gather<'_, P>, good: impl Fn() -> bool) -> bool {
         let _section = p.rcu().read();
         self.zap_under(p, self.root, LEVELS - 1, range, gather, &While(good))
     }
@@ -130,7 +140,7 @@ impl<P: Platform> PageTable<P> {
 
     fn zap_entry(&self, p: &P, locked: &super::table::Locked<'_, P>, at: u64, gather: &mut Gather<'_, P>) {
         let old = p.decode(locked.empty(index(at, 0)));
-        p.commit(self.space, at, old, None);
+        self.commit(p, at, old, None);
         gather.changed(Range::page_of(at));
         if let Some(old) = old {
             gather.frame(old.frame);
@@ -157,7 +167,8 @@ impl<P: Platform> PageTable<P> {
     /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
     pub(crate) fn destroy(&self, p: &P) {
         debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
-        p.retire(self.space);
+        // SAFETY: (1) so the caller says.
+        unsafe { p.retire(self.space) };
         Self::give_table(p, self.root);
     }
 }

@@ -173,7 +173,7 @@ impl Host {
     }
 
     fn give(&self, frame: FrameId, before: Kind) {
-        assert_eq!(self.meta(frame).refs(), 0, "{frame:?} was freed with an owner");
+        assert_eq!(self.slot(frame).meta.refs(), 0, "{frame:?} was freed with an owner");
         self.becomes(frame, before, Kind::Free);
         if self.0.setting.reuse {
             self.slot(frame).handed.fetch_add(1, Ordering::Release);
@@ -199,7 +199,8 @@ impl Host {
     /// Empties `range`, where no fault is let in.
     pub fn zap<L: Locking>(&self, mm: &Mm<Host, L>, range: Range) {
         let mut gather = Gather::new(self, mm.page_table());
-        mm.page_table().zap(self, range, &mut gather);
+        // SAFETY: (1) one host, one space; (2) as the model says; (3) settled next.
+        unsafe { mm.page_table().zap(self, range, &mut gather) };
         gather.settle(range);
     }
 
@@ -281,11 +282,11 @@ unsafe impl Frames for Host {
         self.take(Kind::Data)
     }
 
-    fn free(&self, frame: FrameId) {
+    unsafe fn free(&self, frame: FrameId) {
         self.give(frame, Kind::Data);
     }
 
-    fn meta(&self, frame: FrameId) -> &FrameMeta {
+    unsafe fn meta(&self, frame: FrameId) -> &FrameMeta {
         &self.slot(frame).meta
     }
 
@@ -293,19 +294,19 @@ unsafe impl Frames for Host {
         std::ptr::null_mut()
     }
 
-    fn zero(&self, frame: FrameId) {
+    unsafe fn zero(&self, frame: FrameId) {
         self.poke(frame, 0);
     }
 
-    fn copy(&self, from: FrameId, to: FrameId) {
+    unsafe fn copy(&self, from: FrameId, to: FrameId) {
         self.poke(to, self.peek(from));
     }
 
-    fn read(&self, frame: FrameId, _: usize, into: &mut [u8]) {
+    unsafe fn read(&self, frame: FrameId, _: usize, into: &mut [u8]) {
         into.fill(self.peek(frame));
     }
 
-    fn write(&self, frame: FrameId, _: usize, from: &[u8]) {
+    unsafe fn write(&self, frame: FrameId, _: usize, from: &[u8]) {
         self.poke(frame, from[0]);
     }
 
@@ -315,15 +316,16 @@ unsafe impl Frames for Host {
 
     fn alloc_table(&self) -> Option<FrameId> {
         let frame = self.take(Kind::Table)?;
-        self.slot(frame).table.clear();
+        // SAFETY: (1) it was just taken.
+        unsafe { self.slot(frame).table.clear() };
         Some(frame)
     }
 
-    fn free_table(&self, frame: FrameId) {
+    unsafe fn free_table(&self, frame: FrameId) {
         self.give(frame, Kind::Table);
     }
 
-    fn table(&self, frame: FrameId) -> &Table {
+    unsafe fn table(&self, frame: FrameId) -> &Table {
         assert_eq!(self.kind(frame), Kind::Table, "{frame:?} is walked");
         &self.slot(frame).table
     }
@@ -334,7 +336,7 @@ unsafe impl Mmu for Host {
     /// How many requests each CPU must have served.
     type Flush = [usize; CPUS];
 
-    fn commit(&self, space: SpaceId, at: u64, _: Option<Pte>, new: Option<Pte>) {
+    unsafe fn commit(&self, space: SpaceId, at: u64, _: Option<Pte>, new: Option<Pte>) {
         let Some(new) = new else { return };
         // P5, and what a move between addresses owes: nobody caches another page here, or this page elsewhere. (None of the models
         // maps a page twice.)

@@ -143,7 +143,9 @@ impl<L: Locking> Space<L> {
 
     /// Whether a table leads to the entry of an address.
     pub fn has_table(&self, at: u64) -> bool {
-        self.host.table(self.mm.page_table().root()).load((at / PAGE / 2) as usize) != 0
+        // SAFETY: (1) the root, of a space that is there.
+        let root = unsafe { self.host.table(self.mm.page_table().root()) };
+        root.load((at / PAGE / 2) as usize) != 0
     }
 
     /// No page is where nothing is mapped, none lets pass what its mapping does not, each private one has an owner, and no table is

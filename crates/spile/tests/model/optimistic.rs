@@ -34,11 +34,15 @@ impl<P: Platform> Stable<P, Optimistic> for Seen<'_, P> {
     }
 
     fn still_valid(&self) -> bool {
-        self.vma().design().load(Ordering::Relaxed) == self.sequence
+        // SAFETY: (1) the design.
+        let words = unsafe { self.vma().design() };
+        words.load(Ordering::Relaxed) == self.sequence
     }
 }
 
-impl Locking for Optimistic {
+// SAFETY: (1) the mapping was found in the section that the hold has, and its sequence was even; (2) the range is the mapping's; (3) a claim
+// makes the sequence odd and a release a new one, which whoever locks a table after the claimer sees; (4) by the tables' locks, as nothing else is read; (5) as provided.
+unsafe impl Locking for Optimistic {
     const NAME: &'static str = "optimistic";
     type PerMm = ();
     type PerVma = AtomicU64;
@@ -51,8 +55,8 @@ impl Locking for Optimistic {
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Seen<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let vma = NonNull::from(mm.find(&section, at).ok_or_else(|| mm.miss(at))?);
-        // SAFETY: (1) as above.
-        let sequence = unsafe { vma.as_ref() }.design().load(Ordering::Relaxed);
+        // SAFETY: (1) in the section still; (2) the design.
+        let sequence = unsafe { vma.as_ref().design() }.load(Ordering::Relaxed);
         match sequence & CLAIMED {
             0 => Ok(Seen { vma, sequence, _section: section }),
             _ => Err(Miss::Contended),
