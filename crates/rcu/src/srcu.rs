@@ -21,8 +21,9 @@
 //! the index is no part of this. A reader that read the index and is delayed for whole periods before its increment is
 //! therefore like any other: the period that runs then misses it rightly, and the next ones find it, whichever counter it
 //! took, for each looks at both. The index is for progress alone: a counter that no new section takes runs dry, while one that
-//! is always in use might never be seen at zero. The first half waits for those that were delayed, the second for those that
-//! came before the flip. One half is not enough: a flip without the first passes over a delayed reader (`bug:srcu-flip-once`).
+//! is always in use might never be seen at zero (`bug:srcu-one-counter`). The first half waits for those that were delayed, the
+//! second for those that came before the flip. One half is not enough: a flip without the first passes over a delayed reader
+//! (`bug:srcu-flip-once`).
 //!
 //! A look takes up where the last one ended, so `drive` never waits, and the counters are looked at by whoever has the drive
 //! lock; the lock hands on what the last one saw.
@@ -214,10 +215,10 @@ impl<M: Machine, const SHARDS: usize> Srcu<M, SHARDS> {
     }
 }
 
-// SAFETY: (1) a section's increment comes before the start of a period whose cookie was taken later, so the scan, which looks at
-// every counter, sees it, and goes on only from a zero, which the section's own decrement is a part of: no other guard takes it
-// back; (2) `protects` asks whether the shard is one of this domain's, which no other owns while this lives; (3) leave → scan →
-// (drive lock) → complete → poll is a chain of release/acquire pairs.
+// SAFETY: (1) the fence of a section that runs when a cookie is taken comes before the fence of that cookie's period, so the
+// scan, which then looks at every counter, finds the increment; it goes on only from a zero, which the section's own
+// decrement is a part of: no other guard takes it back; (2) `protects` asks whether the shard is one of this domain's, which no
+// other owns while this lives; (3) leave → scan → (drive lock) → complete → poll is a chain of release/acquire pairs.
 unsafe impl<M: Machine, const SHARDS: usize> Rcu for Srcu<M, SHARDS> {
     type Guard<'r>
         = SrcuGuard<'r>
@@ -228,7 +229,7 @@ unsafe impl<M: Machine, const SHARDS: usize> Rcu for Srcu<M, SHARDS> {
     fn read(&self) -> SrcuGuard<'_> {
         let shard = self.shard();
         // Relaxed: either counter is right.
-        let index = self.index.0.load(Ordering::Relaxed) & 1;
+        let index = if seeded!("srcu-one-counter") { 0 } else { self.index.0.load(Ordering::Relaxed) & 1 };
         // Relaxed: the fence orders it; and it carries on what [srcu-leave] released, being a read-modify-write.
         shard.sections[index].fetch_add(1, Ordering::Relaxed);
         // [srcu-enter] against [srcu-start]: either the scan sees the increment, or we see what was unlinked.

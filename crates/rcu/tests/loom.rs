@@ -71,6 +71,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("bug:srcu-stale-scan", "srcu_delayed_reader"),
     ("bug:srcu-skip-a-shard", "srcu_section_on_another_shard"),
     ("bug:srcu-leave-other", "srcu_section_against_free"),
+    ("bug:srcu-one-counter", "srcu_later_sections"),
 ];
 
 /// Light and heavy are SeqCst fences.
@@ -776,6 +777,42 @@ fn srcu_two_updaters() {
         updating.join().unwrap();
         reading.join().unwrap();
         moves_on(&shared.0);
+    });
+}
+
+/// A section runs at each moment, for the next begins before the last ends: a period does not wait for those that come later,
+/// whatever another section did to the counters meanwhile.
+#[test]
+fn srcu_later_sections() {
+    model(8, || {
+        let shared = Arc::new((Sleepy::new(Cpus), Link::new()));
+        let (srcu, link) = &*shared;
+        let mut running = srcu.read();
+        let reading = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let _section = shared.0.read();
+                shared.1.follow();
+            }
+        });
+        link.unlink();
+        let cookie = srcu.cookie();
+        srcu.drive();
+        assert!(!srcu.poll(cookie), "a section that began before runs");
+        let mut relay = || {
+            running = srcu.read();
+            srcu.drive();
+            if srcu.poll(cookie) {
+                link.free();
+            }
+        };
+        relay();
+        reading.join().unwrap();
+        // One for each half, if the other section stood in the way of the first.
+        relay();
+        relay();
+        assert!(srcu.poll(cookie), "sections are waited for that came after the period started");
+        drop(running);
     });
 }
 
