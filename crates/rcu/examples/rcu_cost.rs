@@ -5,12 +5,25 @@
 
 use haphazard::HazardPointer;
 use seize::{Collector, Guard};
+use spile_rcu::qsbr::Machine;
+use spile_rcu::srcu::Srcu;
 use spile_rcu::{Global, Rcu};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 const ROUNDS: usize = 31;
 const OPS: u32 = 1_000_000;
+
+struct OneShard;
+
+impl Machine for OneShard {
+    fn cpu(&self) -> usize {
+        0
+    }
+    fn relax(&self, _: u32) {}
+}
+
+static SLEEPY: Srcu<OneShard, 1> = Srcu::new(OneShard);
 
 /// CPU time of this thread, ns.
 fn thread_time() -> f64 {
@@ -52,6 +65,15 @@ fn contenders(plain: &'static AtomicPtr<u64>) -> Vec<(&'static str, Round<'stati
             Box::new(move || {
                 ns_per_op(|| {
                     let _section = Global.read();
+                    read(plain.load(Ordering::Acquire))
+                })
+            }),
+        ),
+        (
+            "Srcu, uncontended",
+            Box::new(move || {
+                ns_per_op(|| {
+                    let _section = SLEEPY.read();
                     read(plain.load(Ordering::Acquire))
                 })
             }),

@@ -15,6 +15,7 @@ use crate::head::Head;
 use core::ptr::{NonNull, null_mut};
 use spile_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use spile_sync::cell::UnsafeCell;
+use spile_sync::lock::TryLock;
 use spile_sync::order;
 
 /// How many objects may wait before [`Rcu::relieve`](crate::Rcu::relieve) helps; past eight times as many it waits.
@@ -72,6 +73,25 @@ impl Chain {
 unsafe extern "C" fn call(release: unsafe fn(NonNull<Head>), head: NonNull<Head>) {
     // SAFETY: (1) the caller's contract is the callee's.
     unsafe { release(head) }
+}
+
+/// Releases what is due in each of `backlogs`. Holds nothing while a release runs; gives up when somebody else drives.
+///
+/// # Safety
+///
+/// `drive` is the drive lock of `grace` and of each of `backlogs`.
+pub(crate) unsafe fn release_due<'b>(backlogs: impl Iterator<Item = &'b Backlog>, grace: &Grace, drive: &TryLock) {
+    for backlog in backlogs {
+        let due = {
+            let Some(_driving) = drive.try_lock() else {
+                return;
+            };
+            // SAFETY: (1) the drive lock is held.
+            unsafe { backlog.turn(grace) }
+        };
+        // SAFETY: (1) this chain came from this backlog's `turn`.
+        unsafe { backlog.release(due) };
+    }
 }
 
 /// One CPU's (or one stripe's) part of the backlog, on its own cache lines.

@@ -11,9 +11,10 @@
 //! ```
 //!
 //! Numbers go up by [`STEP`] and end in a 1 of 16 bits, so that a reader can store one as it is and count its nesting in the
-//! same word. A cookie is `started + STEP`: the first period whose start lies wholly after the unlinking. A driver starts a period by raising
-//! `started`, then makes every reader's entry visible (the *heavy* barrier), then scans; readers that entered with a
-//! number below `started` are waited for. See docs/orderings.md: `cookie`, `enter-epoch`, `complete`, `poll`.
+//! same word. A cookie is `started + STEP`: the first period whose start lies wholly after the unlinking. A driver starts a
+//! period by raising `started`, then makes every reader's entry visible (the *heavy* barrier), then scans; readers that entered
+//! with a number below `started` are waited for. (`Srcu` keeps no numbers: its scan waits until it saw each counter at zero.) See
+//! docs/orderings.md: `cookie`, `enter-epoch`, `complete`, `poll`.
 
 use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::{order, seeded};
@@ -58,6 +59,19 @@ impl Grace {
         self.completed.load(order!("poll", Acquire)) >= cookie.0
     }
 
+    /// Waits for the period that what is unlinked now must wait for. `help` moves time on; `relax` is told how often it was
+    /// called before.
+    pub(crate) fn wait(&self, help: impl Fn(), relax: impl Fn(u32)) {
+        let cookie = self.cookie();
+        let mut round = 0;
+        help();
+        while !self.poll(cookie) {
+            relax(round);
+            help();
+            round += 1;
+        }
+    }
+
     /// The period a reader enters in.
     #[inline(always)]
     pub(crate) fn epoch(&self) -> u64 {
@@ -67,7 +81,8 @@ impl Grace {
     }
 
     /// Moves time on as far as it goes without waiting. The caller holds the drive lock. `barrier` begins with a SeqCst
-    /// fence, and makes every entry that precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than `s` is left.
+    /// fence, and makes every entry that precedes it in its thread visible to `scan`; `scan(s)` says whether no reader older than
+    /// `s` is left.
     pub(crate) fn advance(&self, barrier: impl FnOnce(), scan: impl FnOnce(u64) -> bool) {
         // Relaxed: only the holder of the drive lock changes these two (a cookie adds nothing).
         let mut running = self.started.load(Ordering::Relaxed);

@@ -1,25 +1,26 @@
 //! Read-copy-update for user space and kernels.
 //!
 //! **Guarantee.** What a reader reached inside a read section stays allocated until that section ends, and entering or
-//! leaving a section never waits, never allocates and writes no cache line that another thread writes. An object handed to
-//! [`Rcu::defer`] is released only after every section that was running at that moment has ended.
+//! leaving a section never waits and never allocates, and (but for [`srcu`]) writes no cache line that another thread
+//! writes. An object handed to [`Rcu::defer`] is released only after every section that was running at that moment has ended.
 //!
 //! **Mechanism.** Time is counted in *grace periods* ([`Cookie`]). A writer unlinks an object, takes a cookie, and may free
 //! the object once [`Rcu::poll`] says that the cookie's period is over: by then every reader that could have seen the object
-//! has left its section. Two backends answer "who is still reading?":
+//! has left its section. Three backends answer "who is still reading?":
 //!
 //! * [`slots::Domain`]: each reading thread owns one slot (a word it alone writes). `Global` is the domain of a `std` process:
 //!   slots are claimed on first use, even inside a signal handler, and the readers' store-load fence is moved to the writers by
 //!   `membarrier(2)` where the kernel has it.
 //! * [`qsbr::Qsbr`]: for kernels and simulators: a read section costs nothing, and each CPU reports the moments when it
 //!   holds no reference (context switch, idle, return to user).
+//! * [`srcu::Srcu`]: a domain for one use, whose sections may sleep and end on another thread: each counts itself in and out.
 //!
-//! | | `Global` | [`qsbr::Qsbr`] |
-//! |---|---|---|
-//! | needs | `std` | a CPU number and memory for one line per CPU |
-//! | enter + leave | two stores to an own line | nothing |
-//! | may sleep in a section | yes (delays frees) | no |
-//! | who moves time on | whoever calls `drive`, `relieve` or `synchronize` | the same, and CPUs that pass through a quiescent state |
+//! | | `Global` | [`qsbr::Qsbr`] | [`srcu::Srcu`] |
+//! |---|---|---|---|
+//! | needs | `std` | a CPU number and memory for one line per CPU | a hint, and memory for a few lines |
+//! | enter + leave | two stores to an own line | nothing | an increment, a fence and a decrement of a shared line |
+//! | may sleep in a section | yes (delays frees) | no | yes (delays frees of this use) |
+//! | who moves time on | whoever calls `drive`, `relieve` or `synchronize` | the same, and CPUs that pass through a quiescent state | as `Global` |
 //!
 //! The names and the idea of polled grace periods follow the Linux kernel's RCU (`get_state_synchronize_rcu`); the
 //! slot with a nesting count in its low bits follows userspace-rcu (Desnoyers et al., 2012). No code is taken from either.
@@ -58,6 +59,7 @@ pub mod qsbr;
 #[cfg(feature = "alloc")]
 mod rcu_box;
 pub mod slots;
+pub mod srcu;
 #[cfg(all(feature = "std", not(loom)))]
 mod std_global;
 

@@ -23,7 +23,7 @@
 //! | hotplug | [`Qsbr::idle`] when it leaves, [`Qsbr::online`] when it comes |
 //! | somewhere that holds nothing (softirq, a verb's way out) | [`Rcu::relieve`] |
 
-use crate::backlog::Backlog;
+use crate::backlog::{self, Backlog};
 use crate::grace::{Cookie, Grace};
 use crate::head::Head;
 use crate::{BACKLOG_BOUND, Rcu};
@@ -35,7 +35,8 @@ use spile_sync::{fence, order};
 
 /// What a domain needs of the machine.
 pub trait Machine {
-    /// The number of the CPU that runs this. The caller of any method of [`Qsbr`] stays on it during the call.
+    /// The number of the CPU that runs this. The caller of any method of [`Qsbr`] stays on it during the call. To
+    /// [`Srcu`](crate::srcu::Srcu) it is a hint.
     fn cpu(&self) -> usize;
     /// Called by a waiting `synchronize` in its `round`-th round, outside every read section: must let each CPU, this one
     /// too, come to a quiescent state (by scheduling, by an IPI to a CPU that runs long, or by calling `quiescent`).
@@ -175,17 +176,8 @@ impl<'c, M: Machine> Qsbr<'c, M> {
     /// Moves time on and runs what is due. Holds nothing while a release runs.
     fn help(&self) {
         self.drive();
-        for cpu in self.cpus {
-            let due = {
-                let Some(_driving) = self.drive.try_lock() else {
-                    return;
-                };
-                // SAFETY: (1) the drive lock is held.
-                unsafe { cpu.backlog.turn(&self.grace) }
-            };
-            // SAFETY: (1) this chain came from this CPU's `turn`.
-            unsafe { cpu.backlog.release(due) };
-        }
+        // SAFETY: (1) the lock, the time and the backlogs are of one domain.
+        unsafe { backlog::release_due(self.cpus.iter().map(|cpu| &cpu.backlog), &self.grace, &self.drive) };
     }
 
     /// Waits until nothing is deferred any more.
@@ -258,13 +250,6 @@ unsafe impl<M: Machine> Rcu for Qsbr<'_, M> {
     /// As the trait says; a section is not known here, so inside one this does not return instead of panicking: see
     /// [`Qsbr::new`].
     fn synchronize(&self) {
-        let cookie = self.cookie();
-        let mut round = 0;
-        self.help();
-        while !self.poll(cookie) {
-            self.machine.relax(round);
-            self.help();
-            round += 1;
-        }
+        self.grace.wait(|| self.help(), |round| self.machine.relax(round));
     }
 }

@@ -317,14 +317,7 @@ impl<H: Host> Domain<H> {
             !mine.is_some_and(Slot::in_section),
             "synchronize() inside a read section would wait for itself: drop the guard first"
         );
-        let cookie = self.cookie();
-        let mut round = 0;
-        self.help(mine);
-        while !self.poll(cookie) {
-            H::relax(round);
-            round += 1;
-            self.help(mine);
-        }
+        self.grace.wait(|| self.help(mine), H::relax);
     }
 
     /// See [`Reader::barrier`]; `mine` is the caller's slot.

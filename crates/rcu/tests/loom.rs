@@ -1,7 +1,8 @@
 //! Exhaustive models of the shipped code, weak memory included.
 //!
-//! **Guarantee.** Within two or three preemptions per run, no interleaving and no permitted reordering lets a period end before the
-//! sections that it has to wait for; and each named ordering, fence and seeded bug of the sources makes some model fail.
+//! **Guarantee.** Within two or three preemptions per run (eight beside one reader of `Srcu`), no interleaving and no permitted
+//! reordering lets a period end before the sections that it has to wait for; and each named ordering, fence and seeded bug of
+//! the sources makes some model fail.
 //!
 //! **Mechanism.** An object is a cell in which loom sees every access. Freeing it is a write, so that a reader that is too late
 //! is reported as a race, and no memory is really freed. Unlinking is a Relaxed store, so that nothing but the protocol
@@ -17,6 +18,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use loom::thread;
 use spile_rcu::qsbr::{Cpu, Machine, Qsbr};
 use spile_rcu::slots::{Block, Domain, Host, Reader};
+use spile_rcu::srcu::Srcu;
 use spile_rcu::{Head, Rcu};
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -56,6 +58,20 @@ const FAULTS: &[(&str, &str)] = &[
     ("bug:cookie-not-later", "late_cookie"),
     ("bug:early-free", "defer_and_release"),
     ("bug:skip-a-cpu", "cpu_is_quiescent"),
+    ("order:srcu-leave", "srcu_section_against_free"),
+    ("order:srcu-scan", "srcu_section_against_free"),
+    ("order:cookie", "srcu_two_updaters"),
+    ("order:unlock", "srcu_scan_changes_hands"),
+    ("order:lock", "srcu_scan_changes_hands"),
+    ("fence:srcu-enter", "srcu_section_against_free"),
+    ("fence:srcu-start", "srcu_section_against_free"),
+    ("bug:early-free", "srcu_defer_and_release"),
+    ("bug:srcu-flip-once", "srcu_delayed_reader"),
+    ("bug:srcu-no-flip", "srcu_section_against_free"),
+    ("bug:srcu-stale-scan", "srcu_delayed_reader"),
+    ("bug:srcu-skip-a-shard", "srcu_section_on_another_shard"),
+    ("bug:srcu-leave-other", "srcu_section_against_free"),
+    ("bug:srcu-one-counter", "srcu_later_sections"),
 ];
 
 /// Light and heavy are SeqCst fences.
@@ -586,6 +602,245 @@ fn driven_by_another_slot() {
     });
 }
 
+type Sleepy = Srcu<Cpus, 1>;
+
+/// One thread reads as `read` says; this one writes as `write` says. In the end no section is left, and time moves on.
+fn srcu<const SHARDS: usize>(read: fn(&'static Srcu<Cpus, SHARDS>, &Arc<Link>), write: fn(&Srcu<Cpus, SHARDS>, &Link)) {
+    model(8, move || {
+        // Leaked for the run, so that a guard can change threads.
+        let srcu: &'static Srcu<Cpus, SHARDS> = Box::leak(Box::new(Srcu::new(Cpus)));
+        let link = Arc::new(Link::new());
+        let reading = thread::spawn({
+            let link = link.clone();
+            move || read(srcu, &link)
+        });
+        write(srcu, &link);
+        reading.join().unwrap();
+        moves_on(srcu);
+    });
+}
+
+/// No section runs: the first step ends what runs, the second the period of the cookie.
+fn moves_on<R: Rcu>(rcu: &R) {
+    let cookie = rcu.cookie();
+    rcu.drive();
+    rcu.drive();
+    assert!(rcu.poll(cookie), "a section that ended is waited for");
+}
+
+#[test]
+fn srcu_section_against_free() {
+    srcu::<1>(
+        |srcu, link| {
+            let _section = srcu.read();
+            link.follow();
+        },
+        |srcu, link| unlink_and_free(srcu, link, 2),
+    );
+}
+
+#[test]
+fn srcu_section_on_another_shard() {
+    srcu::<2>(
+        |srcu, link| {
+            CPU.with(|cpu| cpu.set(1));
+            let section = srcu.read();
+            // Where the guard came from counts, not where it is dropped.
+            CPU.with(|cpu| cpu.set(0));
+            link.follow();
+            drop(section);
+        },
+        |srcu, link| unlink_and_free(srcu, link, 2),
+    );
+}
+
+/// A reader may have read the index before a period that flips it, and count itself after.
+#[test]
+fn srcu_delayed_reader() {
+    srcu::<1>(
+        |srcu, link| {
+            let _section = srcu.read();
+            link.follow();
+        },
+        |srcu, link| {
+            srcu.drive();
+            unlink_and_free(srcu, link, 1);
+        },
+    );
+}
+
+/// The inner section may begin after the flip; the outer one ends first.
+#[test]
+fn srcu_sections_across_a_flip() {
+    srcu::<1>(
+        |srcu, link| {
+            let outer = srcu.read();
+            link.follow();
+            let inner = srcu.read();
+            let at = link.linked.load(Ordering::Relaxed);
+            drop(outer);
+            link.look(at);
+            drop(inner);
+        },
+        |srcu, link| unlink_and_free(srcu, link, 2),
+    );
+}
+
+/// What the outer section found is there in and after the inner one.
+#[test]
+fn srcu_nested_sections() {
+    srcu::<1>(
+        |srcu, link| {
+            let outer = srcu.read();
+            let at = link.linked.load(Ordering::Relaxed);
+            let inner = srcu.read();
+            link.look(at);
+            drop(inner);
+            link.look(at);
+            drop(outer);
+        },
+        |srcu, link| unlink_and_free(srcu, link, 2),
+    );
+}
+
+/// A section begins on one thread, and goes on and ends on another.
+#[test]
+fn srcu_section_changes_threads() {
+    srcu::<1>(
+        |srcu, link| {
+            let section = srcu.read();
+            let ending = thread::spawn({
+                let link = link.clone();
+                move || {
+                    link.follow();
+                    drop(section);
+                }
+            });
+            ending.join().unwrap();
+        },
+        |srcu, link| unlink_and_free(srcu, link, 2),
+    );
+}
+
+/// One driver sees the reader's shard at zero, another ends the period: it has the first one's word for it.
+#[test]
+fn srcu_scan_changes_hands() {
+    model(3, || {
+        let shared = Arc::new((Srcu::<Cpus, 2>::new(Cpus), Link::new()));
+        CPU.with(|cpu| cpu.set(1));
+        let (srcu, link) = &*shared;
+        // Keeps the first driver from the end.
+        let section = srcu.read();
+        let reading = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let _section = shared.0.read();
+                shared.1.follow();
+            }
+        });
+        link.unlink();
+        let cookie = srcu.cookie();
+        let driving = thread::spawn({
+            let shared = shared.clone();
+            move || shared.0.drive()
+        });
+        thread::yield_now();
+        drop(section);
+        srcu.drive();
+        if srcu.poll(cookie) {
+            link.free();
+        }
+        driving.join().unwrap();
+        reading.join().unwrap();
+        moves_on(srcu);
+    });
+}
+
+/// Two threads unlink and free an object each, beside a section that follows both links.
+#[test]
+fn srcu_two_updaters() {
+    model(3, || {
+        let shared = Arc::new((Sleepy::new(Cpus), Link::new(), Link::new()));
+        let reading = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let _section = shared.0.read();
+                shared.1.follow();
+                shared.2.follow();
+            }
+        });
+        let updating = thread::spawn({
+            let shared = shared.clone();
+            move || unlink_and_free(&shared.0, &shared.1, 1)
+        });
+        unlink_and_free(&shared.0, &shared.2, 1);
+        updating.join().unwrap();
+        reading.join().unwrap();
+        moves_on(&shared.0);
+    });
+}
+
+/// A section runs at each moment, for the next begins before the last ends: a period does not wait for those that come later,
+/// whatever another section did to the counters meanwhile.
+#[test]
+fn srcu_later_sections() {
+    model(8, || {
+        let shared = Arc::new((Sleepy::new(Cpus), Link::new()));
+        let (srcu, link) = &*shared;
+        let mut running = srcu.read();
+        let reading = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                let _section = shared.0.read();
+                shared.1.follow();
+            }
+        });
+        link.unlink();
+        let cookie = srcu.cookie();
+        srcu.drive();
+        assert!(!srcu.poll(cookie), "a section that began before runs");
+        let mut relay = || {
+            running = srcu.read();
+            srcu.drive();
+            if srcu.poll(cookie) {
+                link.free();
+            }
+        };
+        relay();
+        reading.join().unwrap();
+        // One for each half, if the other section stood in the way of the first.
+        relay();
+        relay();
+        assert!(srcu.poll(cookie), "sections are waited for that came after the period started");
+        drop(running);
+    });
+}
+
+/// As `defer_and_release`.
+#[test]
+fn srcu_defer_and_release() {
+    model(3, || {
+        let (srcu, object) = (Arc::new(Sleepy::new(Cpus)), Deferred::new());
+        let helping = thread::spawn({
+            let (srcu, object) = (srcu.clone(), object.clone());
+            move || {
+                let section = srcu.read();
+                if object.link.linked.load(Ordering::Relaxed) == 0 {
+                    object.link.look(0);
+                }
+                drop(section);
+                srcu.synchronize();
+            }
+        });
+        object.defer(&*srcu);
+        srcu.synchronize();
+        helping.join().unwrap();
+        srcu.barrier();
+        assert_eq!(object.releases(), 1);
+        assert_eq!(srcu.backlog(), 0);
+    });
+}
+
 /// An owner that ends without giving its slot back is buried by a claim that finds none free.
 #[test]
 fn dead_owner_is_buried() {
@@ -645,6 +900,7 @@ fn named_faults() -> Vec<String> {
         include_str!("../src/grace.rs"),
         include_str!("../src/qsbr.rs"),
         include_str!("../src/slots.rs"),
+        include_str!("../src/srcu.rs"),
         include_str!("../../sync/src/lock.rs"),
     ];
     let kinds = [("order!(\"", "order"), ("fence!(\"", "fence"), ("seeded!(\"", "bug")];

@@ -16,6 +16,7 @@ const PLACES: &[&str] = &[
     "crates/rcu/src/qsbr.rs",
     "crates/rcu/src/rcu_box.rs",
     "crates/rcu/src/slots.rs",
+    "crates/rcu/src/srcu.rs",
     "crates/rcu/src/std_global.rs",
     // Nodes are raw memory, and shared.
     "crates/maple/src/buf.rs",
