@@ -27,6 +27,8 @@ mod mm;
 mod observe;
 pub mod paging;
 pub mod platform;
+#[allow(dead_code, reason = "no design uses it yet")]
+mod rbtree;
 mod shared;
 mod usage;
 mod vma;
