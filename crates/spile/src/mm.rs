@@ -19,7 +19,6 @@ use core::fmt;
 #[cfg(feature = "linux")]
 use spile_sync::atomic::AtomicBool;
 use spile_sync::atomic::{AtomicUsize, Ordering};
-use spile_sync::fence;
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
 pub struct Mm<P: Platform, L: Locking> {
@@ -47,8 +46,7 @@ pub struct Attached<'m>(&'m AtomicUsize);
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
-        // Release: what was done comes before whatever is done because we are gone.
-        self.0.fetch_sub(1, Ordering::Release);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -169,18 +167,16 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// One more uses it, until the guard is dropped: a thread that runs in it, or somebody who looks at it from outside. Changes made by
     /// the only user need not wait for others; if nobody says so, they do.
     pub fn attach(&self) -> Attached<'_> {
+        // Relaxed: a number; see `has_one_user`.
         self.users.fetch_add(1, Ordering::Relaxed);
-        // [users-attach] against [users-look]: who changes sees us, or we see what was changed.
-        fence!("users-attach");
         Attached(&self.users)
     }
 
-    /// Whether there is nobody but the caller who could still see what the caller has just taken out of the index: for designs.
+    /// Whether nobody but the caller seems to use it: for designs. Good for what may be left out, not for what must not be done beside
+    /// others: somebody may come at any time.
     pub fn has_one_user(&self) -> bool {
-        // [users-look] against [users-attach].
-        fence!("users-look");
-        // Acquire: what a user did who is gone comes before.
-        self.users.load(Ordering::Acquire) == 1
+        // Relaxed: as it says, nothing may rest on it.
+        self.users.load(Ordering::Relaxed) == 1
     }
 
     /// The platform.

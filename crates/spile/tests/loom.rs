@@ -7,8 +7,7 @@ use model::host::{PLAIN, Setting};
 use model::{Race, Side, Space, at, page, pages};
 use spile::locking::{Miss, Slowly};
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot, VmaRefcount};
-use spile_rcu::Rcu as _;
+use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot};
 use std::sync::Mutex;
 
 /// A page that was written is there, and another of the same mapping is not.
@@ -557,25 +556,29 @@ fn lock_is_downgraded() {
     with_the_lock(vec![locked_write_then_read, locked_write, locked_read]);
 }
 
-/// A reference keeps a claimer waiting, and is refused until the claim is released.
-#[test]
-fn references_and_claims() {
-    Race::<VmaRefcount> {
+/// A hold keeps a claimer waiting, and is refused until the claim is released: for designs whose holds are good as long as they last.
+fn holds_and_claims<L: Locking>() {
+    Race::<L> {
         setting: PLAIN,
         preemptions: 3,
         before: |s| s.map(page(0), Prot::RW),
         sides: vec![
             |s| {
-                let section = s.host.rcu().read();
-                let vma = s.mm.index().find(&section, at(0)).unwrap();
-                VmaRefcount::claim(&s.mm, vma);
-                VmaRefcount::quiesce(&s.mm, vma);
+                // The only one who has said so: what is skipped for that is nothing that others need.
+                let _user = s.mm.attach();
+                let _right = L::write(&s.mm, &[page(0)]);
+                let vma = L::look(&s.mm, at(0), |vma| std::ptr::NonNull::from(vma.unwrap()));
+                // SAFETY: (1) nobody takes it out of the index.
+                let vma = unsafe { vma.as_ref() };
+                L::claim(&s.mm, vma);
+                L::quiesce(&s.mm, vma);
+                L::settle(&s.mm);
                 s.guarded.write();
-                VmaRefcount::release(&s.mm, vma);
+                L::release(&s.mm, vma);
             },
             |s| {
                 for _ in 0..2 {
-                    match VmaRefcount::try_stabilise(&s.mm, at(0)) {
+                    match L::try_stabilise(&s.mm, at(0)) {
                         Ok(_held) => _ = s.guarded.read(),
                         Err(miss) => assert_eq!(miss, Miss::Contended),
                     }
@@ -585,6 +588,21 @@ fn references_and_claims() {
         after: |_| (),
     }
     .run();
+}
+
+#[test]
+fn claims_wait_of_vma_refcount_2019() {
+    holds_and_claims::<spile::VmaRefcount2019>();
+}
+
+#[test]
+fn claims_wait_of_vma_rwsem() {
+    holds_and_claims::<spile::VmaRwsem>();
+}
+
+#[test]
+fn claims_wait_of_vma_refcount() {
+    holds_and_claims::<spile::VmaRefcount>();
 }
 
 #[cfg(feature = "file")]

@@ -124,7 +124,7 @@ unsafe impl Locking for VmaRefcount2019 {
         // [count-enter] against [count-claim]: the claim sees the count, or we see the mark.
         fence!("count-enter");
         let reference = Reference { mm, vma: NonNull::from(vma) };
-        // Acquire [count-get]: the mapping's release comes before.
+        // Acquire [count-get]: the mapping's release comes before: it may have been claimed and released since we were counted.
         if vma.lock.marked.load(order!("count-get", Acquire)) && !seeded!("no-look-at-the-mark") {
             return Err(Miss::Contended);
         }
@@ -159,6 +159,7 @@ unsafe impl Locking for VmaRefcount2019 {
         counted.references.fetch_and(!AWAITED, Ordering::Relaxed);
     }
 
+    /// Without the wait the memory is still safe, being deferred: so a user who comes at this moment does not matter.
     fn settle<P: Platform>(mm: &Mm<P, Self>) {
         if !mm.has_one_user() {
             mm.platform().rcu().synchronize();
