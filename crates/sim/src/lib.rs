@@ -233,6 +233,10 @@ impl Platform for Sim {
 impl Machine for Sim {
     type Pin = Pin;
 
+    fn cpu(&self) -> usize {
+        self.lanes().cpu()
+    }
+
     fn pin(&self) -> Pin {
         self.lanes().pin()
     }

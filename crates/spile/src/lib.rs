@@ -27,8 +27,6 @@ mod mm;
 mod observe;
 pub mod paging;
 pub mod platform;
-#[allow(dead_code, reason = "no design uses it yet")]
-mod rbtree;
 mod shared;
 mod usage;
 mod vma;
@@ -39,8 +37,10 @@ pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId
 pub use change::NoMemory;
 pub use fault::{Denied, Done, Outcome};
 pub use frame::Frame;
-pub use locking::{BTreeMapRwLock, Locking, MmapLock, RcuLateZap, SpfRefcount, SpfSeq, UnderRcu, VmaRefcount, VmaRwsem};
-pub use mm::{Error, Layout, Mm, Place};
+pub use locking::{
+    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu, VmaRefcount, VmaRefcount2019, VmaRwsem,
+};
+pub use mm::{Attached, Error, Layout, Mm, Place};
 pub use observe::{Contents, Mapping, Resident};
 pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Refused, Store};
 pub use shared::Shared;

@@ -17,7 +17,9 @@ use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
 #[cfg(feature = "linux")]
-use spile_sync::atomic::{AtomicBool, Ordering};
+use spile_sync::atomic::AtomicBool;
+use spile_sync::atomic::{AtomicUsize, Ordering};
+use spile_sync::fence;
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
 pub struct Mm<P: Platform, L: Locking> {
@@ -28,12 +30,26 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) table: PageTable<P>,
     pub(crate) usage: Usage,
     pub(crate) layout: Layout,
+    /// How many have said that they use it.
+    users: AtomicUsize,
     /// Whether a change has taken away what it is about to map again.
     #[cfg(feature = "linux")]
     gap: AtomicBool,
     #[cfg(feature = "linux")]
     pub(crate) linux: crate::linux::State,
     design: L::PerMm<P>,
+}
+
+/// A user of an address space.
+#[derive(Debug)]
+#[must_use = "the use ends when it is dropped"]
+pub struct Attached<'m>(&'m AtomicUsize);
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        // Release: what was done comes before whatever is done because we are gone.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Where mappings may be, and where they are put when nobody says.
@@ -141,12 +157,30 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             table,
             usage: Usage::new(),
             layout,
+            users: AtomicUsize::new(0),
             #[cfg(feature = "linux")]
             gap: AtomicBool::new(false),
             #[cfg(feature = "linux")]
             linux: crate::linux::State::new(),
             design,
         })
+    }
+
+    /// One more uses it, until the guard is dropped: a thread that runs in it, or somebody who looks at it from outside. Changes made by
+    /// the only user need not wait for others; if nobody says so, they do.
+    pub fn attach(&self) -> Attached<'_> {
+        self.users.fetch_add(1, Ordering::Relaxed);
+        // [users-attach] against [users-look]: who changes sees us, or we see what was changed.
+        fence!("users-attach");
+        Attached(&self.users)
+    }
+
+    /// Whether there is nobody but the caller who could still see what the caller has just taken out of the index: for designs.
+    pub fn has_one_user(&self) -> bool {
+        // [users-look] against [users-attach].
+        fence!("users-look");
+        // Acquire: what a user did who is gone comes before.
+        self.users.load(Ordering::Acquire) == 1
     }
 
     /// The platform.

@@ -373,6 +373,12 @@ pub trait Machine {
     /// what it found.
     fn pin(&self) -> Self::Pin;
 
+    /// Where the caller runs: a small number, of the CPU or of the thread. A hint, by which is kept apart what others would share; a wrong
+    /// one costs time and nothing else.
+    fn cpu(&self) -> usize {
+        0
+    }
+
     /// Called in each round of each spinning loop. Must serve pending flush requests of other CPUs, which may wait for this one
     /// while they hold what it spins for. What is provided serves none, so it does only where no other CPU is waited for: who overrides
     /// [`Mmu::acked`] overrides this too.

@@ -106,6 +106,23 @@ fn write_in_a_new_mapping<L: Locking>() {
     .run();
 }
 
+/// Two who come after a change: neither finds what was before.
+fn two_after_a_change<L: Locking>() {
+    let writes: Side<L> = |s| done(s.fault(at(0), Access::Write));
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 3,
+        before: |s| {
+            s.map(page(0), Prot::R);
+            s.fault(at(0), Access::Read).unwrap();
+            s.map(page(0), Prot::RW);
+        },
+        sides: vec![writes, writes],
+        after: |_| (),
+    }
+    .run();
+}
+
 fn protects<L: Locking>(s: &Space<L>) {
     s.mm.protect(pages(0, 2), Prot::R).unwrap();
     let writable = |n| s.entry(at(n)).is_some_and(|pte| pte.prot.has(Prot::W));
@@ -715,6 +732,7 @@ spile::test_each_design! {
     read_against_map_over => map_over;
     fault_against_map_over => map_over_and_write;
     write_in_a_new_mapping_stays => write_in_a_new_mapping;
+    faults_after_a_change => two_after_a_change;
     fault_against_protect_of_nothing => protect_of_nothing;
     fault_against_protect => protect_of_pages;
     two_faults_on_one_page => two_faults;

@@ -9,9 +9,12 @@
 mod btree;
 mod locked;
 mod maple;
+mod rbtree;
+mod redblack;
 
 pub use btree::BTree;
 pub use maple::Maple;
+pub use redblack::RedBlack;
 
 use crate::addr::Range;
 use crate::change::NoMemory;

@@ -6,7 +6,7 @@
 
 use super::{Held, Locking, Miss};
 use crate::addr::Range;
-use crate::index::{BTree, Index, VmaBox};
+use crate::index::{BTree, VmaBox};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::Vma;
@@ -25,6 +25,7 @@ unsafe impl Locking for BTreeMapRwLock {
     type Fast<'m, P: Platform> = Held<'m, P, Self>;
 
     falls_back_to_the_lock!();
+    looks_under_the_lock!();
 
     fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
 
@@ -33,12 +34,6 @@ unsafe impl Locking for BTreeMapRwLock {
     #[inline]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         Held::try_at(mm, at)
-    }
-
-    fn look<P: Platform, T>(mm: &Mm<P, Self>, at: u64, see: impl FnOnce(Option<&Vma<P, Self>>) -> T) -> T {
-        let _share = mm.lock().wait_for_share(mm.platform());
-        // SAFETY: (1) we have a share of the lock.
-        see(unsafe { mm.index().find_still(at) })
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

@@ -9,8 +9,11 @@
 //! |---|---|---|---|---|
 //! | [`MmapLock`] | the address space's lock, shared | always | nothing: the lock is exclusive | nothing |
 //! | [`BTreeMapRwLock`] | the same, over a `BTreeMap` | always | nothing | nothing |
+//! | [`MmapLockRbTree`] | the same, over a red-black tree | always | nothing | nothing |
+//! | [`SpfSrcu`] | a section that may sleep | the mapping's sequence is unchanged | the sequence is odd | nothing |
 //! | [`SpfSeq`] | a read section | the space's sequence is unchanged | the sequence is odd | nothing |
 //! | [`SpfRefcount`] | a reference on the mapping | its sequence is unchanged | the sequence is odd | nothing |
+//! | [`VmaRefcount2019`] | a reference on the mapping | always | a mark | waits until references and sections are gone |
 //! | [`VmaRwsem`] | the mapping's lock, shared | always | the lock, alone, and the space's number | nothing |
 //! | [`VmaRefcount`] | a reference on the mapping | always | new references are refused | waits until the old ones are gone |
 //! | [`UnderRcu`] | a read section | the mapping's sequence is unchanged | the sequence is odd | nothing |
@@ -50,7 +53,18 @@ macro_rules! finds_in_a_section {
     };
 }
 
-/// What holds of such designs have.
+/// What designs have whose index may be looked at under the lock alone.
+macro_rules! looks_under_the_lock {
+    () => {
+        fn look<P: Platform, T>(mm: &Mm<P, Self>, at: u64, see: impl FnOnce(Option<&Vma<P, Self>>) -> T) -> T {
+            let _share = mm.lock().wait_for_share(mm.platform());
+            // SAFETY: (1) we have a share of the lock.
+            see(unsafe { $crate::index::Index::find_still(mm.index(), at) })
+        }
+    };
+}
+
+/// What holds of designs have that find mappings in a section.
 macro_rules! looks_beside_in_a_section {
     ($design:ty) => {
         fn beside<T>(&self, mm: &Mm<P, $design>, at: u64, see: impl FnOnce(Option<&Vma<P, $design>>) -> T) -> T {
@@ -60,6 +74,7 @@ macro_rules! looks_beside_in_a_section {
 }
 
 mod rwlock;
+mod vmacache;
 
 pub use rwlock::{Exclusive, RwLock, SharedGuard};
 
@@ -98,8 +113,11 @@ macro_rules! designs {
 designs! {
     $
     btreemap_rwlock::BTreeMapRwLock
+    mmap_lock_rbtree::MmapLockRbTree
     mmap_lock::MmapLock
+    spf_srcu::SpfSrcu
     spf_refcount::SpfRefcount
+    vma_refcount_2019::VmaRefcount2019
     spf_seq::SpfSeq
     vma_rwsem::VmaRwsem
     vma_refcount::VmaRefcount

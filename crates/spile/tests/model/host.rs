@@ -377,6 +377,10 @@ unsafe impl Mmu for Host {
 impl Machine for Host {
     type Pin = ();
 
+    fn cpu(&self) -> usize {
+        cpu()
+    }
+
     fn pin(&self) {}
 
     fn relax(&self) {
