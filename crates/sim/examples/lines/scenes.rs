@@ -290,7 +290,8 @@ fn part(event: &Event, on_table: bool) -> Part {
     match () {
         () if is_of_table(event) || (on_table && file.ends_with("sync/src/lock.rs")) => Part::Table,
         () if file.ends_with("spile/src/platform.rs") || file.ends_with("sim/src/frames.rs") => Part::Frame,
-        () if file.contains("crates/rcu/") => Part::Section,
+        // Sections that may sleep are a design's own.
+        () if file.contains("crates/rcu/") && !file.ends_with("srcu.rs") => Part::Section,
         () if file.contains("crates/sim/") => Part::Machine,
         () => Part::Core,
     }
