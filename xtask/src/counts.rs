@@ -10,6 +10,8 @@ use toml::{Table, Value};
 
 /// The crates with a `benches/counts.rs`, whose bounds are in `benches/counts.toml`.
 const LAYERS: [&str; 2] = ["maple", "spile"];
+/// The one whose counts are of designs, a hundred operations each.
+const BY_DESIGN: &str = "spile";
 /// The program that runs a bench under valgrind. Its version is that of the library it belongs to.
 const RUNNER: &str = "gungraun-runner";
 
@@ -41,13 +43,13 @@ fn count_of(summary: &Json) -> Option<(String, u64)> {
     instructions.as_u64().map(|count| (name, count))
 }
 
-/// Counts anew.
-fn measure(layer: &str) -> Result<BTreeMap<String, u64>> {
+/// Counts anew, in the order of the bench.
+fn measure(layer: &str) -> Result<Vec<(String, u64)>> {
     let package = package(layer);
     let bench = ["bench", "-p", &package, "--bench", "counts", "--", "--output-format=json"];
     let summaries = output(cargo(&bench).env("PATH", path()?))?;
     let counts = summaries.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let counts: BTreeMap<_, _> = counts.filter_map(|summary: Json| count_of(&summary)).collect();
+    let counts: Vec<_> = counts.filter_map(|summary: Json| count_of(&summary)).collect();
     if counts.is_empty() {
         bail!("the counts bench reported no instruction counts");
     }
@@ -78,20 +80,66 @@ fn compare(layer: &str) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for (name, count) in &counts {
         let bound = bounds.get(name);
-        println!("| {name} | {count} | {} |", bound.map_or("no bound".into(), u64::to_string));
+        println!(
+            "| {name} | {count} | {} |",
+            bound.map_or(format!("no bound; 5 % more is {}", count * 105 / 100), u64::to_string)
+        );
         match bound {
             Some(bound) if count <= bound => {}
             Some(bound) => wrong.push(format!("{name} takes {count} instructions, {} more than its bound", count - bound)),
             None => wrong.push(format!("{name} has no bound in {file}")),
         }
     }
-    wrong.extend(bounds.keys().filter(|name| !counts.contains_key(**name)).map(|name| format!("{name} was not measured")));
+    if layer == BY_DESIGN {
+        print!("{}", table_of(&counts));
+    }
+    let was_counted = |name: &str| counts.iter().any(|(counted, _)| counted == name);
+    wrong.extend(bounds.keys().filter(|name| !was_counted(name)).map(|name| format!("{name} was not measured")));
     Ok(wrong)
+}
+
+/// Operations that one count is of.
+const OPERATIONS: u64 = 100;
+
+/// Instructions per operation, designs down and scenes across, for the scenes that all designs have.
+fn table_of(counts: &[(String, u64)]) -> String {
+    let split: Vec<_> = counts.iter().filter_map(|(name, count)| Some((name.split_once('.')?, *count))).collect();
+    let mut scenes: Vec<&str> = split.iter().map(|((scene, _), _)| *scene).collect();
+    scenes.dedup();
+    let mut designs: Vec<&str> = Vec::new();
+    split.iter().for_each(|((_, design), _)| {
+        if !designs.contains(design) {
+            designs.push(design)
+        }
+    });
+    let count = |scene: &str, design: &str| split.iter().find(|(name, _)| *name == (scene, design)).map(|(_, count)| *count);
+    scenes.retain(|scene| designs.iter().all(|design| count(scene, design).is_some()));
+    let row = |head: &str, cells: Vec<String>| format!("| {head} | {} |\n", cells.join(" | "));
+    let per_operation = |scene, design| grouped(count(scene, design).unwrap_or(0) / OPERATIONS);
+    let head = row("per operation", scenes.iter().map(ToString::to_string).collect()) + &"|---".repeat(scenes.len() + 1) + "|\n";
+    let rows = designs.iter().map(|design| row(design, scenes.iter().map(|scene| per_operation(scene, design)).collect()));
+    format!("\n{head}{}\n", rows.collect::<String>())
+}
+
+/// A number with a comma before each three digits.
+fn grouped(number: u64) -> String {
+    match number / 1000 {
+        0 => number.to_string(),
+        thousands => format!("{},{:03}", grouped(thousands), number % 1000),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn designs_make_a_table() {
+        let counts = [("map.b", 123_456), ("map.a", 99), ("fault.b", 4_200), ("fault.a", 4_299), ("fork.a", 1)];
+        let counts = counts.map(|(name, count)| (name.to_string(), count));
+        let table = "\n| per operation | map | fault |\n|---|---|---|\n| b | 1,234 | 42 |\n| a | 0 | 42 |\n\n";
+        assert_eq!(table_of(&counts), table);
+    }
 
     #[test]
     fn counts_are_found() {

@@ -48,6 +48,7 @@ const FULL: &[Step] = &[
     ("times", || done(run(&mut cargo(&["bench", "-p", "spile", "--bench", "times"])))),
     ("rcu_cost", || done(run(&mut cargo(&["run", "--release", "-p", "spile-rcu", "--example", "rcu_cost"])))),
     ("counts", counts::run),
+    ("lines", lines),
     ("miri", || miri(minutes(60))),
     ("address sanitizer", || address_sanitizer(minutes(30))),
     ("fuzz", fuzz),
@@ -213,6 +214,11 @@ fn hosts() -> Result<Skipped> {
         run(&mut cargo(&["run", "--release", "-p", "spile", "--example", host]))?;
     }
     Ok(None)
+}
+
+/// Shared cache lines per fault, for each design.
+fn lines() -> Result<Skipped> {
+    done(run(&mut cargo(&["run", "--release", "-p", "spile-sim", "--features", "sched", "--example", "lines"])))
 }
 
 fn bench(arguments: &[&str]) -> Result<Skipped> {

@@ -52,6 +52,8 @@ struct Content {
     bytes: Box<[u8]>,
 }
 
+/// On lines of its own: neighbours would share one, and be counted for it.
+#[repr(align(64))]
 struct Slot {
     meta: FrameMeta,
     /// Stands for the frame's bytes where accesses are counted and scheduled.

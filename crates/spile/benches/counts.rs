@@ -1,67 +1,72 @@
 //! How many instructions faults and changes take: exact, where times on a shared machine are not.
 //!
 //! A hundred operations each ([`scenes`]), on a platform with nothing in it: no zeroing, no other CPU. Building is not counted.
-//! Limits are in `counts.toml`; how to get the counts out stands in the range tree's `counts.rs`.
+//! The scenes that tell designs apart have a row for each, by the list of designs: a new one needs limits, nothing else. Limits are in
+//! `counts.toml`; how to get the counts out stands in the range tree's `counts.rs`.
 
 mod host;
 #[path = "host/scenes.rs"]
 mod scenes;
 
 use host::Host;
-use spile::{Mm, MmapLock, VmaRefcount};
+use spile::{Locking, Mm};
 
-type Counted = Mm<Host, VmaRefcount>;
-type Locked = Mm<Host, MmapLock>;
+/// A scene that is set: what is left is to be counted.
+type Ready = Box<dyn FnOnce()>;
+
+/// One type for all designs, so that one benchmark has an address space of each. The call through it is one for a hundred operations.
+fn ready<L: Locking>(mm: Mm<Host, L>, run: fn(&Mm<Host, L>)) -> Ready {
+    Box::new(move || {
+        run(std::hint::black_box(&mm));
+        std::mem::forget(mm);
+    })
+}
 
 mod measured {
     #![allow(missing_docs, reason = "the macro makes public items")]
-    use super::{Counted, Locked, scenes};
+    use super::{Ready, ready, scenes};
     use gungraun::{library_benchmark, library_benchmark_group};
-    use std::hint::black_box;
-    use std::mem::forget;
+    use spile::VmaRefcount;
 
+    /// A benchmark of a scene, with a row for each design.
     macro_rules! scene {
-        ($($name:ident, $setup:ident, $run:ident;)*) => {
-            $(
-                #[library_benchmark]
-                #[bench::vma_refcount(scenes::$setup())]
-                fn $name(mm: Counted) {
-                    scenes::$run(black_box(&mm));
-                    forget(mm);
-                }
-            )*
+        ([$($module:ident $design:ident,)*] $name:ident, $setup:ident, $run:ident) => {
+            #[library_benchmark]
+            $(#[bench::$module(ready(scenes::$setup::<spile::$design>(), scenes::$run))])*
+            fn $name(ready: Ready) {
+                ready();
+            }
         };
     }
 
-    scene! {
-        anon_fault, untouched, anon_faults;
-        spurious_fault, untouched, spurious_faults;
-        lookup, untouched, lookups;
-        file_fault, cached_file, file_faults;
-        map_unmap, program_with_memory, map_unmap;
-        map_anywhere_unmap, program_with_memory, map_anywhere_unmap;
-        split_merge, untouched, split_merge;
-        grow_break, heap, grow_break;
+    spile::for_each_design!(scene!(anon_fault, untouched, anon_faults));
+    spile::for_each_design!(scene!(spurious_fault, untouched, spurious_faults));
+    spile::for_each_design!(scene!(file_fault, cached_file, file_faults));
+    spile::for_each_design!(scene!(map_unmap, program_with_memory, map_unmap));
+    spile::for_each_design!(scene!(map_anywhere_unmap, program_with_memory, map_anywhere_unmap));
+    spile::for_each_design!(scene!(split_merge, untouched, split_merge));
+
+    #[library_benchmark]
+    #[bench::vma_refcount(ready(scenes::untouched::<VmaRefcount>(), scenes::lookups))]
+    fn lookup(ready: Ready) {
+        ready();
     }
 
     #[library_benchmark]
-    #[bench::vma_refcount(scenes::parent())]
-    fn fork(mm: Counted) {
-        forget(scenes::fork(black_box(&mm)));
-        forget(mm);
+    #[bench::vma_refcount(ready(scenes::heap::<VmaRefcount>(), scenes::grow_break))]
+    fn grow_break(ready: Ready) {
+        ready();
     }
 
     #[library_benchmark]
-    #[bench::mmap_lock(scenes::untouched())]
-    fn anon_fault_locked(mm: Locked) {
-        scenes::anon_faults(black_box(&mm));
-        forget(mm);
+    #[bench::vma_refcount(ready(scenes::parent::<VmaRefcount>(), |mm| std::mem::forget(scenes::fork(mm))))]
+    fn fork(ready: Ready) {
+        ready();
     }
 
     library_benchmark_group!(
         name = costs;
-        benchmarks = anon_fault, spurious_fault, lookup, file_fault, map_unmap, map_anywhere_unmap, split_merge, grow_break, fork,
-            anon_fault_locked
+        benchmarks = anon_fault, spurious_fault, file_fault, map_unmap, map_anywhere_unmap, split_merge, lookup, grow_break, fork
     );
 
     gungraun::main!(library_benchmark_groups = costs);

@@ -10,12 +10,14 @@ pub const TIMES: usize = 100;
 const MAPPINGS: u64 = 64;
 /// Where the measured pages are: in the middle of the mappings.
 const AREA: u64 = 0x7000_0000_0000;
+/// Enough for all but fork. No more: each benchmark under valgrind makes a machine.
+const FRAMES: usize = 2_000;
 const RW: u32 = prot::READ | prot::WRITE;
 const FIXED: u32 = map::FIXED | map::ANONYMOUS | map::PRIVATE;
 
 /// An address space like a small program's: mappings with holes between them, some touched.
 pub fn program<L: Locking>(zeroes: bool) -> Mm<Host, L> {
-    let host = Host::new(60_000, zeroes);
+    let host = Host::new(FRAMES, zeroes);
     let mm = Mm::new(host, Layout::default()).expect("there is memory");
     for i in 0..MAPPINGS {
         let at = AREA + ((i * 64) << 20) + i * PAGE;
@@ -80,7 +82,7 @@ pub fn heap<L: Locking>() -> Mm<Host, L> {
 
 /// 100 mappings with 100 pages each.
 pub fn parent<L: Locking>() -> Mm<Host, L> {
-    let host = Host::new(60_000, false);
+    let host = Host::new(12_000, false);
     let mm = Mm::new(host, Layout::default()).expect("there is memory");
     for i in 0..100 {
         let at = AREA + i * 200 * PAGE;

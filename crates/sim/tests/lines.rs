@@ -1,0 +1,60 @@
+//! Which shared cache lines a fault writes: the claim of the design `rcu`.
+//!
+//! **Guarantee.** In each scene a fault under `rcu` on a page whose table exists writes no line that another CPU touches, but those of the
+//! table: its lock and the entry.
+//!
+//! **Mechanism.** The scenes of the example `lines`, on fewer CPUs. The controls show that writes to the lock of an address space are seen, and
+//! those to a table that several use.
+#![cfg(feature = "sched")]
+
+#[path = "../examples/lines/scenes.rs"]
+mod scenes;
+
+use scenes::{Apart, Cost, Costs, Part, Scene, measure};
+use spile::{MmapLock, UnderRcu};
+
+#[global_allocator]
+static APART: Apart = Apart;
+
+const CPUS: [usize; 2] = [2, 8];
+
+fn each(check: impl Fn(Scene, &str, usize)) {
+    Scene::ALL.into_iter().for_each(|scene| CPUS.into_iter().for_each(|cpus| check(scene, scene.name(), cpus)));
+}
+
+/// The price of reading what changes replace is paid only where there are changes.
+fn assert_nothing(costs: &Costs, part: Part, transfers_too: bool, what: &str) {
+    let cost = costs.of(part);
+    let nothing = if transfers_too { cost == Cost::default() } else { cost.writes == 0 };
+    assert!(nothing, "{what}: {} takes {cost:?}: {:#?}", part.name(), costs.places);
+}
+
+#[test]
+fn rcu_writes_nothing_shared_but_the_table() {
+    each(|scene, name, cpus| {
+        let costs = measure::<UnderRcu>(scene, cpus);
+        let what = format!("{name}, {cpus} CPUs");
+        assert_nothing(&costs, Part::Core, scene != Scene::BesideChanges, &what);
+        assert_nothing(&costs, Part::Frame, true, &what);
+        if scene == Scene::OneTable {
+            assert!(costs.of(Part::Table).writes >= costs.faults, "{what}: writes to a shared table are not seen");
+        } else {
+            assert_nothing(&costs, Part::Table, true, &what);
+        }
+    });
+}
+
+#[test]
+fn the_lock_of_an_address_space_is_seen() {
+    each(|scene, name, cpus| {
+        let costs = measure::<MmapLock>(scene, cpus);
+        let writes = costs.of(Part::Core).writes;
+        assert!(writes >= costs.faults, "{name}, {cpus} CPUs: {writes} writes of {} faults", costs.faults);
+    });
+}
+
+#[test]
+fn counts_repeat() {
+    let count = || measure::<MmapLock>(Scene::BesideChanges, 4).places;
+    assert_eq!(count(), count());
+}
