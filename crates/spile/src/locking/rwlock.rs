@@ -124,7 +124,9 @@ impl RwLock {
         }
         // The moment first, then the mark, then the lock once more: who leaves after that sees the mark, and turns the moment over.
         let token = Token::for_thing(p, self.thing());
-        self.0.fetch_or(WAITED_FOR | mark, Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) & (WAITED_FOR | mark) != WAITED_FOR | mark {
+            self.0.fetch_or(WAITED_FOR | mark, Ordering::Relaxed);
+        }
         attempt().ok_or(token)
     }
 

@@ -252,6 +252,9 @@ impl<P: Platform> PageTable<P> {
                 Some(lock) => break lock,
                 None => p.relax(),
             }
+            while !meta.lock.is_open() {
+                p.relax();
+            }
         };
         let locked = Locked { p, frame, _lock: lock, _pin: pin };
         // P3. Relaxed: written under the lock.
