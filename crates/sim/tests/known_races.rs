@@ -137,9 +137,9 @@ const NEIGHBOURS: [u64; 6] = [10, 12, 14, 16, 18, 20];
 /// Two CPUs let a stack grow, which changes nodes of the index; a third looks at what is around. (StackRot, 2023: growth under a shared lock.)
 fn stack_growth<L: Locking>() {
     let value = |n: u64| 0x40 | n as u8;
-    let grows = |cpu: &Cpu<'_>, stage: &Stage<L>, mut pages: Vec<u64>| {
+    let grows = |cpu: &Cpu<'_>, stage: &Stage<L>, by: [u64; 3]| {
         let user = cpu.enter(&stage.mm);
-        pages.drain(..).for_each(|n| user.store(at(n), value(n)).unwrap());
+        by.map(|by| STACK - by).into_iter().for_each(|n| user.store(at(n), value(n)).unwrap());
     };
     Race::<L> {
         name: "stack growth",
@@ -151,19 +151,15 @@ fn stack_growth<L: Locking>() {
                 user.store(at(n), value(n)).unwrap();
             }
         },
-        sides: &[
-            &|cpu, stage| grows(cpu, stage, vec![STACK - 1, STACK - 3, STACK - 5]),
-            &|cpu, stage| grows(cpu, stage, vec![STACK - 2, STACK - 4, STACK - GROWN]),
-            &|cpu, stage| {
-                for n in NEIGHBOURS.into_iter().chain([STACK]) {
-                    let seen = listed(cpu, &stage.mm);
-                    let misses = |n: &u64| !seen.iter().any(|range| range.contains(at(*n)));
-                    let missed = NEIGHBOURS.into_iter().chain([STACK]).find(misses);
-                    assert_eq!(missed, None, "a page that is missing in {seen:x?}");
-                    assert_eq!(cpu.enter(&stage.mm).load(at(n)), Ok(value(n)));
-                }
-            },
-        ],
+        sides: &[&|cpu, stage| grows(cpu, stage, [1, 3, 5]), &|cpu, stage| grows(cpu, stage, [2, 4, GROWN]), &|cpu, stage| {
+            for n in NEIGHBOURS.into_iter().chain([STACK]) {
+                let seen = listed(cpu, &stage.mm);
+                let misses = |n: &u64| !seen.iter().any(|range| range.contains(at(*n)));
+                let missed = NEIGHBOURS.into_iter().chain([STACK]).find(misses);
+                assert_eq!(missed, None, "a page that is missing in {seen:x?}");
+                assert_eq!(cpu.enter(&stage.mm).load(at(n)), Ok(value(n)));
+            }
+        }],
         after: &|cpu, stage| {
             let whole = pages(STACK - GROWN, GROWN + 1);
             let should: Vec<_> = std::iter::once(whole).chain(NEIGHBOURS.map(|n| pages(n, 1))).collect();
@@ -306,11 +302,10 @@ const ROW: u64 = 12;
 
 /// Somebody lists mappings beside splits, merges and replacements. (/proc/PID/maps without the lock, 2025.)
 fn maps_reader<L: Locking>() {
-    let row = |n: u64| at(n);
     let lists = |cpu: &Cpu<'_>, stage: &Stage<L>| {
         for _ in 0..4 {
             let seen = listed(cpu, &stage.mm);
-            let hole = (0..ROW).find(|n| !seen.iter().any(|range| range.contains(row(*n))));
+            let hole = (0..ROW).find(|n| !seen.iter().any(|range| range.contains(at(*n))));
             assert_eq!(hole, None, "a page that is missing in {seen:x?}");
         }
     };
@@ -353,27 +348,20 @@ spile::test_each_design! {
 }
 
 /// A race, a seeded bug, and the designs in which it is that race. Where a fault holds the lock of the address space, or the sequence of all of
-/// it, some cannot happen.
+/// it, some cannot happen; nor is a mapping another's at once where its change waits for whoever may have found it.
 const FAULTY: &[(&str, &str, &[&str])] = &[
     (
         "known_stack_growth",
         "grow-with-a-share",
-        &["btreemap_rwlock", "mmap_lock", "spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu", "rcu_late_zap"],
+        &["btreemap_rwlock", "mmap_lock", "spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu"],
     ),
-    (
-        "known_stack_growth",
-        "edit-in-place",
-        &["mmap_lock", "spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu", "rcu_late_zap"],
-    ),
-    ("known_stack_growth", "write-to-replaced", &["mmap_lock", "spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu"]),
     ("known_fork_and_write", "fork-without-claim", &["spf_refcount", "vma_rwsem", "vma_refcount", "rcu", "rcu_late_zap"]),
     ("known_late_reader", "read-beside-writer", &["btreemap_rwlock", "mmap_lock"]),
     ("known_late_reader", "no-revalidation", &["spf_refcount", "spf_seq", "rcu"]),
-    ("known_late_reader", "reference-a-freed-vma", &["spf_refcount"]),
     ("known_late_reader", "hold-a-dead-vma", &["vma_rwsem"]),
     ("known_late_reader", "reference-a-claimed-vma", &["vma_refcount"]),
     ("known_late_reader", "zap-without-grace", &["rcu_late_zap"]),
-    ("known_recycled", "recycle-at-once", &["spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu", "rcu_late_zap"]),
+    ("known_recycled", "recycle-at-once", &["spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu"]),
     (
         "known_maps_reader",
         "two-steps",
@@ -381,13 +369,17 @@ const FAULTY: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// Runs one race of a design with the mistake; what it printed, if it failed.
+/// Runs one race of a design with the mistake: how far it came, and the interleaving that went wrong, if one did.
 fn mistaken(race: &str, bug: &str, design: &str) -> Option<String> {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", &format!("{design}::{race}"), "--test-threads=1", "--nocapture"]);
     child.env("SPILE_MUTATE", format!("bug:{bug}")).env("SPILE_SEEDS", "3000").env("RUST_BACKTRACE", "0");
     let output = child.output().unwrap();
-    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, story) = text.split_once("... ").filter(|_| !output.status.success())?;
+    story
+        .contains(" seeds passed; then")
+        .then(|| story.lines().take_while(|line| *line != "FAILED").collect::<Vec<_>>().join("\n"))
 }
 
 #[test]
@@ -396,16 +388,12 @@ fn known_mistakes_are_found() {
         return;
     }
     let mut missed = Vec::new();
-    for (race, bug, design) in
-        FAULTY.iter().flat_map(|(race, bug, designs)| designs.iter().map(move |design| (race, bug, design)))
-    {
+    let each = FAULTY.iter().flat_map(|(race, bug, designs)| designs.iter().map(move |design| (race, bug, design)));
+    for (race, bug, design) in each {
         match mistaken(race, bug, design) {
-            Some(story) => println!(
-                "==== {race} of {design} with {bug}\n{}",
-                story.trim_start().lines().skip(1).collect::<Vec<_>>().join("\n")
-            ),
+            Some(story) => println!("\n==== {bug}: {story}"),
             None => missed.push((race, bug, design)),
         }
     }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    assert!(missed.is_empty(), "mistakes that no seed found: {missed:?}");
 }
