@@ -19,8 +19,10 @@ use std::sync::Mutex;
 const A: u64 = 0x4000_0000;
 /// In another table.
 const B: u64 = 0x5000_0000;
-/// How many events of a failing story are printed.
-const TOLD: usize = 24;
+/// How many events of a failing story are told, how many lines at either end of what one CPU does in a row, and how many at all.
+const TOLD: usize = 3000;
+const AT_EITHER_END: usize = 4;
+const LINES: usize = 60;
 
 fn seeds() -> u64 {
     std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
@@ -63,7 +65,7 @@ impl<L: Locking> Race<'_, L> {
         for seed in 0..all {
             let outcome = self.run_seed(seed);
             if !outcome.is_ok() {
-                println!("{} {}: {seed} seeds passed; then\n{}", self.name, L::NAME, outcome.story(TOLD));
+                println!("{} {}: {seed} seeds passed; then\n{}", self.name, L::NAME, abridged(&outcome.story(TOLD)));
                 outcome.expect_ok();
             }
         }
@@ -80,7 +82,7 @@ impl<L: Locking> Race<'_, L> {
         (self.before)(&sim.cpu(0), &mut stage);
         let strategy =
             if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 2 + (seed / 2 % 3) as usize } };
-        let mut run = Run::new(seed).strategy(strategy).expect_steps(800).max_steps(300_000).keep_events(60);
+        let mut run = Run::new(seed).strategy(strategy).expect_steps(800).max_steps(300_000).keep_events(TOLD);
         for (n, side) in self.sides.iter().enumerate() {
             let (sim, stage) = (&sim, &stage);
             run = run.spawn(format!("cpu {n}"), move || sim.run_on(n, |cpu| side(cpu, stage)));
@@ -100,6 +102,23 @@ impl<L: Locking> Race<'_, L> {
             }
         }
     }
+}
+
+/// A story by its switches: of what one CPU does in a row the beginning and the end.
+fn abridged(story: &str) -> String {
+    let column = |line: &&str| line.get(7..).and_then(|rest| rest.find(|letter| letter != ' '));
+    let lines: Vec<&str> = story.lines().collect();
+    let mut told = Vec::new();
+    for row in lines.chunk_by(|one, next| column(one) == column(next)) {
+        if row.len() <= 2 * AT_EITHER_END {
+            told.extend_from_slice(row);
+            continue;
+        }
+        told.extend_from_slice(&row[..AT_EITHER_END]);
+        told.push("        ...");
+        told.extend_from_slice(&row[row.len() - AT_EITHER_END..]);
+    }
+    told[told.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// What a panic said.

@@ -25,11 +25,14 @@ fn page(at: u64) -> Range {
 /// What a CPU does in the address space of the race.
 type Side<'a, L> = &'a (dyn Fn(&User<'_, '_, L>, &Cpu<'_>, &Mm<Sim, L>) + Sync);
 
+/// What must be so afterwards.
+type After<'a, L> = &'a dyn Fn(&User<'_, '_, L>, &Mm<Sim, L>);
+
 /// One race: what is there before, what two CPUs do, what must be so afterwards.
 struct Race<'a, L: Locking> {
     before: &'a dyn Fn(&User<'_, '_, L>),
     sides: [Side<'a, L>; 2],
-    after: &'a dyn Fn(&User<'_, '_, L>, &Mm<Sim, L>),
+    after: After<'a, L>,
 }
 
 impl<L: Locking> Race<'_, L> {
