@@ -272,7 +272,11 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// [`Denied`].
     pub fn grow(&self, at: u64, allowed: impl FnOnce(Range, u64, Flags) -> bool) -> Result<(), Denied> {
         let gap = self.layout.stack_gap;
-        self.change(&[Range::EVERYTHING], |change| change.grow(at, gap, allowed)).map_err(|why| match why {
+        let grow = |change: &mut Change<'_, P, L>| {
+            self.lock.let_others_in();
+            change.grow(at, gap, allowed)
+        };
+        self.change(&[Range::EVERYTHING], grow).map_err(|why| match why {
             crate::change::Ungrown::Refused => Denied::Unmapped,
             crate::change::Ungrown::NoMemory => Denied::NoMemory,
         })

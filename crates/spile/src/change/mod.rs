@@ -219,7 +219,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
             let mut boxes = make(self.mm, &mut self.spares, &plan, &mut usage)?;
             let (window, overlapped) = (plan.window, plan.around.first.is_some());
             debug_assert!(L::may_change(&self.right, window), "the right does not reach as far as {window}");
-            if !claim(self.mm, &self.writer, &plan, &mut usage) {
+            if !claim(self.mm, &self.writer, &plan, &mut usage) && !seeded!("plan-once") {
                 self.spares = boxes;
                 self.unclaim(window);
                 continue;

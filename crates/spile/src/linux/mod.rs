@@ -56,7 +56,7 @@ impl State {
 }
 
 /// One past the highest address a program may map: Linux's `TASK_SIZE`.
-const TASK_SIZE: u64 = TABLE_END / 2 - PAGE;
+const TASK_SIZE: u64 = if cfg!(loom) { TABLE_END } else { TABLE_END / 2 - PAGE };
 
 /// Rounds up to whole pages; wraps to 0 at the top, as Linux's does.
 const fn page_align(len: u64) -> u64 {

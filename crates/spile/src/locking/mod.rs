@@ -132,6 +132,7 @@ use crate::platform::Platform;
 use crate::vma::Vma;
 use crate::wait::Token;
 use core::ptr::NonNull;
+use spile_sync::seeded;
 
 /// What was not got on the fast way. Also the label of its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +272,14 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
 
     /// A mapping was taken out of the index, and `quiesce` has returned.
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
-        vma.defer(mm.platform().rcu());
+        defer(mm.platform(), vma);
+    }
+}
+
+/// Frees a mapping that is found no more, when those who may have found it in a section are gone.
+fn defer<P: Platform, L: Locking>(p: &P, vma: VmaBox<P, L>) {
+    if !seeded!("recycle-at-once") {
+        vma.defer(p.rcu());
     }
 }
 

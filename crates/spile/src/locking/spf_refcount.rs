@@ -57,7 +57,7 @@ unsafe fn put<P: Platform>(p: &P, vma: NonNull<Vma<P, SpfRefcount>>) {
     if references.fetch_sub(1, Ordering::AcqRel) == 1 {
         // SAFETY: (1) made by an `RcuBox`, whose owner was the index, which has given up its reference; (2) there is one last reference; (3) it is
         // deferred; (4) it was taken out of the index before.
-        unsafe { RcuBox::from_raw(vma) }.defer(p.rcu());
+        super::defer(p, unsafe { RcuBox::from_raw(vma) });
     }
 }
 

@@ -160,6 +160,6 @@ unsafe impl Locking for VmaRwsem {
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         vma.lock.detached.store(true, Ordering::Relaxed);
-        vma.defer(mm.platform().rcu());
+        super::defer(mm.platform(), vma);
     }
 }

@@ -1,6 +1,7 @@
 //! What the models have in common: a host, a design that holds nothing, and a race of two or three threads over one address space.
 
 pub mod host;
+pub mod shapes;
 #[cfg(feature = "file")]
 pub mod store;
 
@@ -205,28 +206,42 @@ pub struct Race<L: Locking> {
 
 impl<L: Locking> Race<L> {
     pub fn run(self) {
-        let Self { setting, preemptions, before, sides, after } = self;
-        model(preemptions, move || {
-            let mut space = Space::<L>::new(setting);
-            before(&mut space);
-            let space = Arc::new(space);
-            let others = sides.iter().enumerate().skip(1);
-            let others: Vec<_> = others
-                .map(|(cpu, side)| {
-                    let (space, side) = (space.clone(), *side);
-                    thread::spawn(move || {
-                        run_on(cpu);
-                        side(&space);
-                        space.host.leave();
-                    })
-                })
-                .collect();
-            sides[0](&space);
-            space.host.leave();
-            others.into_iter().for_each(|other| other.join().unwrap());
-            after(&space);
-            space.check();
-            Arc::into_inner(space).expect("the others are gone").end();
-        });
+        let sides = self.sides.into_iter().map(|side| Arc::new(side) as Act<L>).collect();
+        race(self.setting, self.preemptions, self.before, sides, self.after);
     }
+}
+
+/// What a thread does, if that is known only when the model is made.
+pub type Act<L> = Arc<dyn Fn(&Space<L>) + Send + Sync>;
+
+/// A [`Race`] of such.
+pub fn race<L: Locking>(
+    setting: Setting,
+    preemptions: usize,
+    before: impl Fn(&mut Space<L>) + Send + Sync + 'static,
+    sides: Vec<Act<L>>,
+    after: impl Fn(&Space<L>) + Send + Sync + 'static,
+) {
+    model(preemptions, move || {
+        let mut space = Space::<L>::new(setting);
+        before(&mut space);
+        let space = Arc::new(space);
+        let others = sides.iter().enumerate().skip(1);
+        let others: Vec<_> = others
+            .map(|(cpu, side)| {
+                let (space, side) = (space.clone(), side.clone());
+                thread::spawn(move || {
+                    run_on(cpu);
+                    side(&space);
+                    space.host.leave();
+                })
+            })
+            .collect();
+        sides[0](&space);
+        space.host.leave();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        after(&space);
+        space.check();
+        Arc::into_inner(space).expect("the others are gone").end();
+    });
 }
