@@ -114,7 +114,8 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
     ///
     /// # Safety
     ///
-    /// While the writer lives there is no other writer of this tree, by whichever of the three ways.
+    /// Of all writers of this tree, by whichever of the three ways, one is used at a time, until nothing that it lent is used either; what
+    /// it has done happens before the next is used.
     #[inline]
     pub unsafe fn write_unchecked(&self) -> Writer<'_, H, R, A> {
         Writer::new(self, None)

@@ -1,6 +1,6 @@
 //! The one who changes the tree.
 //!
-//! **Guarantee.** Having a [`Writer`] tells you: nobody else has one of this tree. Each verb is one atomic step for readers, and
+//! **Guarantee.** Using a [`Writer`] tells you: nobody else uses one of this tree. Each verb is one atomic step for readers, and
 //! either happens whole or, on an error, not at all, and then gives back what it was given.
 //!
 //! **Mechanism.** A verb turns into one change of one window ([`splice`](crate::splice)). What it displaces is returned as

@@ -13,6 +13,7 @@
 #![cfg(feature = "sched")]
 
 mod duels;
+mod pairs;
 
 use spile::backing::File;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
@@ -456,6 +457,10 @@ fn duels<L: Locking>() {
     explored::<L>("duels", 600, duels::one::<L>);
 }
 
+fn pairs<L: Locking>() {
+    explored::<L>("pairs", 300, pairs::one::<L>);
+}
+
 fn crowds<L: Locking>() {
     for (seed, cpus) in [(1, 8), (2, 16), (3, 64)] {
         one::<L>(seed, cpus, 4).expect_ok();
@@ -465,12 +470,13 @@ fn crowds<L: Locking>() {
 spile::test_each_design! {
     walk => walks;
     duel => duels;
+    pair => pairs;
     crowd => crowds;
 }
 
 /// Seeded bugs, and the design in whose duels each is found within the usual number of seeds. What some designs exclude by what a
 /// fault holds, `rcu` does not.
-const BUGS: [(&str, &str); 33] = [
+const BUGS: [(&str, &str); 35] = [
     ("claim-without-quiesce", "vma_refcount"),
     ("fork-without-claim", "vma_refcount"),
     ("fork-without-flush", "mmap_lock"),
@@ -504,6 +510,8 @@ const BUGS: [(&str, &str); 33] = [
     ("no-second-look", "vma_rwsem"),
     ("hold-a-dead-vma", "vma_rwsem"),
     ("claim-beside-readers", "vma_rwsem"),
+    ("read-beside-a-change", "range_lock"),
+    ("leave-without-a-word", "range_lock"),
 ];
 
 #[test]

@@ -138,6 +138,11 @@ impl Range {
         Self::of(self.start.min(other.start), self.end.max(other.end))
     }
 
+    /// With a page on each side: whatever touches it overlaps that.
+    pub(crate) fn with_neighbours(self) -> Self {
+        Self::of(self.start.saturating_sub(PAGE), self.end.saturating_add(PAGE).min(TABLE_END))
+    }
+
     /// What of it lies below `at`, which is page-aligned.
     pub(crate) fn below(self, at: u64) -> Option<Self> {
         (self.start < at).then(|| Self::of(self.start, self.end.min(at)))

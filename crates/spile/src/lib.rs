@@ -38,8 +38,8 @@ pub use change::NoMemory;
 pub use fault::{Denied, Done, Outcome};
 pub use frame::Frame;
 pub use locking::{
-    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu, VmaRefcount,
-    VmaRefcount2019, VmaRwsem,
+    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, RangeLock, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu,
+    VmaRefcount, VmaRefcount2019, VmaRwsem,
 };
 pub use mm::{Attached, Error, Layout, Mm, Place};
 pub use observe::{Contents, Mapping, Resident};

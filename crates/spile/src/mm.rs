@@ -416,7 +416,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
     }
 
-    /// Until [`end_gap`](Self::end_gap) a fault that finds nothing waits for the change under way. With the right to change.
+    /// Until [`end_gap`](Self::end_gap) a fault that finds nothing waits for the change under way. With the right to change everything.
     #[cfg(feature = "linux")]
     pub(crate) fn begin_gap(&self) {
         // Relaxed: the store that takes the mapping out of the index releases it.

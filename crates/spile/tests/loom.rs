@@ -605,6 +605,115 @@ fn claims_wait_of_vma_refcount() {
     holds_and_claims::<spile::VmaRefcount>();
 }
 
+/// The lock of ranges, and changes that go on beside each other.
+mod ranges {
+    use super::*;
+    use spile::RangeLock;
+    use spile::locking::Footprint;
+
+    fn with_ranges(before: fn(&mut Space<RangeLock>), sides: Vec<Side<RangeLock>>, after: Side<RangeLock>) {
+        let preemptions = if sides.len() > 2 { 1 } else { 3 };
+        Race::<RangeLock> { setting: Setting { frames: 12, ..PLAIN }, preemptions, before, sides, after }.run();
+    }
+
+    // Who does not get it goes without, as with the other lock.
+
+    fn locked_read(s: &Space<RangeLock>) {
+        if let Some(_page) = s.mm.design().try_read(&s.host, page(3)) {
+            s.guarded.read();
+        }
+    }
+
+    fn locked_write(s: &Space<RangeLock>) {
+        if let Ok(_both) = s.mm.design().request(&s.host, Footprint::of(&[page(0), pages(2, 4)])).turn() {
+            s.guarded.write();
+        }
+    }
+
+    #[test]
+    fn ranges_are_locked() {
+        with_ranges(|_| (), vec![locked_write, locked_read], |_| ());
+        with_ranges(|_| (), vec![locked_write, locked_write], |_| ());
+        with_ranges(|_| (), vec![locked_write, locked_read, locked_read], |_| ());
+    }
+
+    #[test]
+    fn ranges_are_waited_for() {
+        let waits: Side<RangeLock> = |s| {
+            let _both = s.mm.design().request(&s.host, Footprint::of(&[pages(0, 2)])).wait();
+            s.guarded.write();
+        };
+        with_ranges(|_| (), vec![waits, waits], |s| assert_eq!(s.guarded.read(), 2));
+        with_ranges(|_| (), vec![waits, locked_write], |_| ());
+    }
+
+    /// Of three the second waits for the first, and the third for the second, whoever asks first when the first is gone.
+    #[test]
+    fn ranges_are_given_in_turn() {
+        let turns: Side<RangeLock> = |s| {
+            let request = |range| s.mm.design().request(&s.host, Footprint::of(&[range]));
+            let first = request(page(0)).turn().unwrap();
+            let (mut second, mut third) = (request(pages(0, 2)), request(page(1)));
+            assert!(second.turn().is_err() && third.turn().is_err());
+            assert!(s.mm.design().try_read(&s.host, page(1)).is_none(), "somebody waits for it");
+            drop(first);
+            assert!(third.turn().is_err(), "it is the second's turn");
+            drop(second.turn().unwrap());
+            third.turn().unwrap();
+        };
+        with_ranges(|_| (), vec![turns], |_| ());
+    }
+
+    /// Who waits for a change finds that what lies beside its own place has become a part of something greater.
+    #[test]
+    fn footprint_grows() {
+        let before: fn(&mut Space<RangeLock>) = |s| {
+            s.map(page(0), Prot::R);
+            s.map(page(1), Prot::R.with(Prot::X));
+        };
+        let sides: Vec<Side<RangeLock>> = vec![|s| s.mm.protect(pages(0, 2), Prot::RW).unwrap(), |s| s.map(page(2), Prot::RW)];
+        with_ranges(before, sides, |s| {
+            assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 3));
+            s.put(at(1), 7).unwrap();
+        });
+    }
+
+    /// Two change parts of one mapping.
+    #[test]
+    fn footprints_meet() {
+        let sides: Vec<Side<RangeLock>> =
+            vec![|s| s.mm.protect(page(0), Prot::R).unwrap(), |s| s.mm.protect(page(1), Prot::R).unwrap()];
+        with_ranges(half_full, sides, |s| {
+            assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 2));
+            assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected));
+        });
+    }
+
+    fn both_ends(s: &mut Space<RangeLock>) {
+        for n in [0, 3] {
+            s.map(page(n), Prot::RW);
+            s.put(at(n), 7).unwrap();
+        }
+    }
+
+    /// Two changes are under way at once, and faults on what they change.
+    #[test]
+    fn footprints_are_apart() {
+        let below: Side<RangeLock> = |s| s.mm.unmap(page(0)).unwrap();
+        let above: Side<RangeLock> = |s| s.map(page(3), Prot::RW.with(Prot::X));
+        with_ranges(both_ends, vec![below, above], |s| {
+            assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
+        });
+        let faults: Side<RangeLock> = |s| {
+            assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Unmapped)));
+            done(s.fault(at(3), Access::Write));
+        };
+        with_ranges(both_ends, vec![below, above, faults], |s| {
+            assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
+        });
+    }
+}
+
 #[cfg(feature = "file")]
 mod files {
     use super::*;

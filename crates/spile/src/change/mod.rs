@@ -13,7 +13,7 @@
 //!   │      │        │         └ no new hold of what will be replaced; identities are final (P10)
 //!   │      │        └ the last thing that can fail, save nodes of the index, without which the claims are undone
 //!   │      └ which mappings, in which window, merged by the rule of `merge`
-//!   └ one change at a time
+//!   └ one change at a time; others may come in while this one rewrites or zaps, but not where it has the right to change
 //! ```
 //!
 //! A [`Vma`] is never edited: [`Change::replace`] puts new ones in the place of the old. Claims of the old are permanent; the new are
@@ -46,7 +46,7 @@ use spile_sync::seeded;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
-/// The right to change an address space. Having one tells you: nobody else has one of the same.
+/// The right to change an address space, or a part of it. Having one tells you: nobody else changes the same.
 pub(crate) struct Change<'m, P: Platform, L: Locking> {
     pub(crate) mm: &'m Mm<P, L>,
     writer: <L::Index<P> as Index<P, L>>::Writer<'m>,
@@ -145,7 +145,8 @@ pub(crate) struct Fresh<'c, 'm, P: Platform, L: Locking> {
 }
 
 impl<P: Platform, L: Locking> Fresh<'_, '_, P, L> {
-    /// Does what the entries of pages need, which may take long, while others may change what this one does not.
+    /// Does what the entries of pages need, which may take long, while others may change what this one does not: what is known of other
+    /// places, of limits and of usage is to be asked again afterwards.
     pub(crate) fn apart<T>(&mut self, work: impl FnOnce() -> T) -> T {
         L::apart(&mut self.change.right, work)
     }
@@ -160,7 +161,7 @@ impl<P: Platform, L: Locking> Fresh<'_, '_, P, L> {
 impl<P: Platform, L: Locking> Drop for Fresh<'_, '_, P, L> {
     fn drop(&mut self) {
         for vma in self.vmas.iter().flatten() {
-            // SAFETY: (1) in the index, where only a further change could take it out, which needs the borrow we have.
+            // SAFETY: (1) in the index, where only a further change of what is ours could take it out, which needs the borrow we have.
             L::release(self.change.mm, unsafe { vma.as_ref() });
         }
     }
@@ -175,9 +176,9 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         Self { mm, writer, spares: [const { None }; PIECES], held: None, right }
     }
 
-    /// `range`, if the right is to change that too.
+    /// `range`, if the right is to change that too, and what touches it.
     pub(crate) fn may_take(&self, range: Range) -> Result<Range, Elsewhere> {
-        if L::may_change(&self.right, range) { Ok(range) } else { Err(Elsewhere(range)) }
+        if L::may_change(&self.right, range.with_neighbours()) { Ok(range) } else { Err(Elsewhere(range)) }
     }
 
     /// Ends it but for what keeps others from what it has taken away.

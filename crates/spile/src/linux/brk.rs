@@ -9,7 +9,7 @@ use crate::platform::Platform;
 use crate::vma::{Attr, Flags};
 use spile_sync::atomic::{AtomicU64, Ordering};
 
-/// The end of a program's data segment. Written with the right to change.
+/// The end of a program's data segment. Written with the right to change everything.
 #[derive(Debug)]
 pub(crate) struct Break {
     start: AtomicU64,

@@ -34,7 +34,9 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
         let Ok(range) = Range::new(addr, end.min(super::TASK_SIZE)) else { return Err(Errno::ENOMEM) };
         let mut gained = None;
-        let (range, done) = self.change(&[range], |change| {
+        // Where a stack begins, and what lies below, is only seen with the right.
+        let want = if grows == prot::GROWSDOWN { Range::EVERYTHING } else { range };
+        let (range, done) = self.change(&[want], |change| {
             let range = change.grown(range, grows)?;
             let done = change.mprotect(range, bits, &mut gained);
             Ok::<_, Errno>((range, done))

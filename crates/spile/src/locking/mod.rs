@@ -10,6 +10,7 @@
 //! | [`MmapLock`] | the address space's lock, shared | always | nothing: the lock is exclusive | nothing |
 //! | [`BTreeMapRwLock`] | the same, over a `BTreeMap` | always | nothing | nothing |
 //! | [`MmapLockRbTree`] | the same, over a red-black tree | always | nothing | nothing |
+//! | [`RangeLock`] | a lock on its page | always | nothing: all of the mapping is locked | nothing |
 //! | [`SpfSrcu`] | a section that may sleep | the mapping's sequence is unchanged | the sequence is odd | nothing |
 //! | [`SpfSeq`] | a read section | the space's sequence is unchanged | the sequence is odd | nothing |
 //! | [`SpfRefcount`] | a reference on the mapping | its sequence is unchanged | the sequence is odd | nothing |
@@ -73,9 +74,11 @@ macro_rules! looks_beside_in_a_section {
     };
 }
 
+mod ranges;
 mod rwlock;
 mod vmacache;
 
+pub use ranges::{Footprint, RangeGuard, Ranges, Request};
 pub use rwlock::{Exclusive, RwLock, SharedGuard};
 
 /// The one list of designs, in the order of their history: a module each, its type, what it is called.
@@ -115,6 +118,7 @@ designs! {
     btreemap_rwlock::BTreeMapRwLock
     mmap_lock_rbtree::MmapLockRbTree
     mmap_lock::MmapLock
+    range_lock::RangeLock
     spf_srcu::SpfSrcu
     spf_refcount::SpfRefcount
     vma_refcount_2019::VmaRefcount2019
@@ -245,7 +249,7 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// The right to change `want` and the mappings that touch it. May sleep until it is given.
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, want: &[Range]) -> Self::Write<'m, P>;
 
-    /// Whether the right is to change `range`, too, which was not wanted: where a place is looked for under the lock.
+    /// Whether the right reaches over all of `range`, which need not have been wanted: where a place is looked for under the lock.
     fn may_change<P: Platform>(_right: &Self::Write<'_, P>, _range: Range) -> bool {
         true
     }

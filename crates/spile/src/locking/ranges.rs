@@ -1,0 +1,294 @@
+//! A lock of ranges: whoever has one keeps others from that range alone, and nobody blocks in it.
+//!
+//! **Guarantee.** A place that somebody has to write nobody else has. Of two requests to write that have a place in common the one that came
+//! first is granted first, and nobody gets a place to read that somebody has asked to write. Whoever is refused gets a token
+//! that turns over when the place may be free.
+//!
+//! **Mechanism.** A small array of requests, granted or waiting, under a flag that is spun for; a request that waits has a number. Nothing is
+//! allocated: who finds the array full waits too. Readers leave some of it to writers, so that a stream of faults does not starve them.
+
+use crate::addr::Range;
+use crate::platform::Platform;
+use crate::wait::{self, Token};
+use spile_sync::lock::Guarded;
+use spile_sync::seeded;
+
+/// So many have something or wait for it.
+#[cfg(not(loom))]
+const SLOTS: usize = 64;
+#[cfg(loom)]
+const SLOTS: usize = 4;
+
+/// So many of them can be readers.
+const READERS: usize = SLOTS - SLOTS / 4;
+
+/// What is locked together: a range, or two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint([Option<Range>; 2]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Reads,
+    Writes,
+    /// To write, with its number.
+    Waits(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    footprint: Footprint,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Table {
+    slots: [Slot; SLOTS],
+    /// Which slots are in use, a bit each.
+    used: u64,
+    /// How many requests have waited.
+    numbers: u64,
+    /// Whether somebody has a token since it was last turned over.
+    waited_for: bool,
+}
+
+/// The lock.
+#[derive(Debug)]
+pub struct Ranges(Guarded<Table>);
+
+/// Ranges that are locked.
+#[derive(Debug)]
+pub struct RangeGuard<'m, P: Platform> {
+    footprint: Footprint,
+    place: Place<'m, P>,
+}
+
+/// Somebody who wants to write, and keeps his turn.
+#[derive(Debug)]
+pub struct Request<'m, P: Platform> {
+    ranges: &'m Ranges,
+    p: &'m P,
+    footprint: Footprint,
+    /// Where it waits, if it waits.
+    place: Option<Place<'m, P>>,
+}
+
+/// A slot in use.
+#[derive(Debug)]
+struct Place<'m, P: Platform> {
+    ranges: &'m Ranges,
+    p: &'m P,
+    slot: usize,
+}
+
+impl Footprint {
+    /// All of `ranges`.
+    pub fn of(ranges: &[Range]) -> Self {
+        let rest = ranges.iter().skip(1).copied().reduce(Range::around);
+        Self([ranges.first().copied(), rest])
+    }
+
+    /// With `wider` in the place of each of its ranges.
+    pub fn map(self, wider: impl FnMut(Range) -> Range + Copy) -> Self {
+        Self(self.0.map(|range| range.map(wider)))
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.ranges().next().is_none()
+    }
+
+    /// Whether `range` lies in one of its ranges.
+    pub fn covers(&self, range: Range) -> bool {
+        self.ranges().any(|mine| mine.covers(range))
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.ranges().any(|mine| other.ranges().any(|theirs| mine.overlap(theirs).is_some()))
+    }
+}
+
+impl Table {
+    const FREE: Slot = Slot { footprint: Footprint([None; 2]), state: State::Reads };
+
+    /// Whether somebody of whom `matters` is true has or wants a part of `footprint`.
+    fn is_met(&self, footprint: &Footprint, matters: impl Fn(State) -> bool) -> bool {
+        let mut rest = self.used;
+        core::iter::from_fn(|| {
+            let slot = self.slots.get(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(slot)
+        })
+        .any(|slot| matters(slot.state) && slot.footprint.meets(footprint))
+    }
+
+    /// Takes one of the first `slots`.
+    fn take(&mut self, slots: usize, footprint: Footprint, state: State) -> Option<usize> {
+        let slot = (!self.used).trailing_zeros() as usize;
+        if slot >= slots {
+            return None;
+        }
+        self.used |= 1 << slot;
+        self.slots[slot] = Slot { footprint, state };
+        Some(slot)
+    }
+
+    fn read(&mut self, footprint: Footprint) -> Option<usize> {
+        let refuses = |state| match state {
+            State::Reads => false,
+            State::Writes => !seeded!("read-beside-a-change"),
+            State::Waits(_) => true,
+        };
+        if self.is_met(&footprint, refuses) { None } else { self.take(READERS, footprint, State::Reads) }
+    }
+
+    /// Grants it, or puts it into `slot` to wait.
+    fn write(&mut self, footprint: Footprint, slot: &mut Option<usize>) -> bool {
+        let number = match slot.map(|slot| self.slots[slot].state) {
+            Some(State::Waits(number)) => number,
+            _ => self.numbers,
+        };
+        let refuses = |state| match state {
+            State::Reads | State::Writes => true,
+            State::Waits(other) => other < number && !seeded!("out-of-turn"),
+        };
+        let granted = !self.is_met(&footprint, refuses);
+        let state = if granted { State::Writes } else { State::Waits(number) };
+        match *slot {
+            Some(slot) => self.slots[slot].state = state,
+            None => {
+                *slot = self.take(SLOTS, footprint, state);
+                self.numbers += 1;
+            }
+        }
+        granted && slot.is_some()
+    }
+}
+
+impl Ranges {
+    pub(crate) fn new() -> Self {
+        Self(Guarded::new(Table { slots: [Table::FREE; SLOTS], used: 0, numbers: 0, waited_for: false }))
+    }
+
+    /// Where waiters wait.
+    fn thing(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    fn with<P: Platform, T>(&self, p: &P, work: impl FnOnce(&mut Table) -> T) -> T {
+        let _pin = p.pin();
+        let mut table = loop {
+            match self.0.try_lock() {
+                Some(table) => break table,
+                None => p.relax(),
+            }
+        };
+        work(&mut table)
+    }
+
+    /// `range` to read, if nobody has a part of it to write, or wants it.
+    pub fn try_read<'m, P: Platform>(&'m self, p: &'m P, range: Range) -> Option<RangeGuard<'m, P>> {
+        let footprint = Footprint::of(&[range]);
+        let slot = self.with(p, |table| table.read(footprint))?;
+        Some(RangeGuard { footprint, place: Place { ranges: self, p, slot } })
+    }
+
+    /// The same, or what to wait for.
+    ///
+    /// # Errors
+    ///
+    /// The token.
+    pub fn read<'m, P: Platform>(&'m self, p: &'m P, range: Range) -> Result<RangeGuard<'m, P>, Token<'m, P>> {
+        let footprint = Footprint::of(&[range]);
+        // The moment first, then the look: who leaves after that finds that somebody waits, and turns the moment over.
+        let token = Token::for_thing(p, self.thing());
+        let slot = self.with(p, |table| {
+            let slot = table.read(footprint);
+            table.waited_for |= slot.is_none();
+            slot
+        });
+        let guard = |slot| RangeGuard { footprint, place: Place { ranges: self, p, slot } };
+        slot.map(guard).ok_or(token)
+    }
+
+    /// A request to write. It has no turn before it has asked for one.
+    pub fn request<'m, P: Platform>(&'m self, p: &'m P, footprint: Footprint) -> Request<'m, P> {
+        Request { ranges: self, p, footprint, place: None }
+    }
+}
+
+impl<'m, P: Platform> Request<'m, P> {
+    /// The ranges, if it is its turn; else what to wait for.
+    ///
+    /// # Errors
+    ///
+    /// The token.
+    pub fn turn(&mut self) -> Result<RangeGuard<'m, P>, Token<'m, P>> {
+        let Self { ranges, p, footprint, .. } = *self;
+        // As in `read`.
+        let token = Token::for_thing(p, ranges.thing());
+        let mut slot = self.place.as_ref().map(|place| place.slot);
+        let granted = ranges.with(p, |table| {
+            let granted = table.write(footprint, &mut slot);
+            table.waited_for |= !granted;
+            granted
+        });
+        if self.place.is_none() {
+            self.place = slot.map(|slot| Place { ranges, p, slot });
+        }
+        let place = self.place.take_if(|_| granted).ok_or(token)?;
+        Ok(RangeGuard { footprint, place })
+    }
+
+    /// The ranges. May sleep.
+    pub fn wait(mut self) -> RangeGuard<'m, P> {
+        loop {
+            match self.turn() {
+                Ok(guard) => break guard,
+                Err(token) => token.wait(),
+            }
+        }
+    }
+}
+
+impl<P: Platform> RangeGuard<'_, P> {
+    /// What is locked.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    /// Gives back everything but `kept`. False if that is more than there is.
+    pub fn narrow(&mut self, kept: Footprint) -> bool {
+        if !kept.ranges().all(|range| self.footprint.covers(range)) {
+            return false;
+        }
+        if kept != self.footprint {
+            self.footprint = kept;
+            self.place.leave(|table, slot| table.slots[slot].footprint = kept);
+        }
+        true
+    }
+}
+
+impl<P: Platform> Place<'_, P> {
+    /// After `gives` has given something up whoever waits looks again.
+    fn leave(&self, gives: impl FnOnce(&mut Table, usize)) {
+        let thing = self.ranges.thing();
+        let waited_for = self.ranges.with(self.p, |table| {
+            gives(table, self.slot);
+            core::mem::take(&mut table.waited_for)
+        });
+        if waited_for && !seeded!("leave-without-a-word") {
+            wait::happened(self.p, thing);
+        }
+    }
+}
+
+impl<P: Platform> Drop for Place<'_, P> {
+    fn drop(&mut self) {
+        self.leave(|table, slot| table.used &= !(1 << slot));
+    }
+}
