@@ -38,7 +38,7 @@ pub use change::NoMemory;
 pub use fault::{Denied, Done, Outcome};
 pub use frame::Frame;
 pub use locking::{
-    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, RangeLock, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu,
+    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, PtRange, RangeLock, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu,
     VmaRefcount, VmaRefcount2019, VmaRwsem,
 };
 pub use mm::{Attached, Error, Layout, Mm, Place};

@@ -566,7 +566,8 @@ fn holds_and_claims<L: Locking>() {
             |s| {
                 // The only one who has said so: what is skipped for that is nothing that others need.
                 let _user = s.mm.attach();
-                let _right = L::write(&s.mm, &[page(0)]);
+                let right = L::write(&s.mm, &[page(0)]);
+                L::exclude(&right, page(0));
                 let vma = L::look(&s.mm, at(0), |vma| std::ptr::NonNull::from(vma.unwrap()));
                 // SAFETY: (1) nobody takes it out of the index.
                 let vma = unsafe { vma.as_ref() };
@@ -593,6 +594,11 @@ fn holds_and_claims<L: Locking>() {
 #[test]
 fn claims_wait_of_vma_refcount_2019() {
     holds_and_claims::<spile::VmaRefcount2019>();
+}
+
+#[test]
+fn claims_wait_of_pt_range() {
+    holds_and_claims::<spile::PtRange>();
 }
 
 #[test]

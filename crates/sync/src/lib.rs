@@ -27,13 +27,13 @@ pub use mutate::mutated;
 /// Atomics and fences of the chosen backend.
 pub mod atomic {
     #[cfg(not(any(loom, feature = "sched")))]
-    pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     #[cfg(loom)]
-    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     #[cfg(all(feature = "sched", not(loom)))]
-    pub use crate::sched::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
+    pub use crate::sched::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence};
     #[cfg(all(feature = "sched", not(loom)))]
     pub use core::sync::atomic::Ordering;
 }

@@ -220,6 +220,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
             let mut boxes = make(self.mm, &mut self.spares, &plan, &mut usage)?;
             let (window, overlapped) = (plan.window, plan.around.first.is_some());
             debug_assert!(L::may_change(&self.right, window), "the right does not reach as far as {window}");
+            L::exclude(&self.right, window);
             if !claim(self.mm, &self.writer, &plan, &mut usage) && !seeded!("plan-once") {
                 self.spares = boxes;
                 self.unclaim(window);
@@ -234,6 +235,9 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
 
     /// Claims the mappings that touch `range` and waits until nobody holds them, without replacing them yet.
     fn claim_all(&self, range: Range) {
+        if !seeded!("fork-without-claim") {
+            L::exclude(&self.right, range);
+        }
         for vma in self.iter(range) {
             if !seeded!("fork-without-claim") {
                 L::claim(self.mm, vma);

@@ -19,6 +19,7 @@
 //! | [`VmaRefcount`] | a reference on the mapping | always | new references are refused | waits until the old ones are gone |
 //! | [`UnderRcu`] | a read section | the mapping's sequence is unchanged | the sequence is odd | nothing |
 //! | [`RcuLateZap`] | a read section | always | a mark | waits for a grace period |
+//! | [`PtRange`] | the lock of what its table maps, shared | always | the tables of the range, alone | nothing |
 //!
 //! A design that misses its fast way falls back to the address space's lock ([`Shared`](Held)), which is the same for all.
 
@@ -127,6 +128,7 @@ designs! {
     vma_refcount::VmaRefcount
     rcu::UnderRcu
     rcu_late_zap::RcuLateZap
+    pt_range::PtRange
 }
 
 use crate::addr::Range;
@@ -261,6 +263,10 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
 
     /// Gives up the right but for what keeps others from what it has taken away.
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P>;
+
+    /// Keeps faults out of `range` until the right ends, for designs that lock places rather than mappings. Called before mappings there are
+    /// claimed or published. May sleep.
+    fn exclude<P: Platform>(_right: &Self::Write<'_, P>, _range: Range) {}
 
     /// Refuses new holds of a mapping. With the right to change. May sleep.
     fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);

@@ -21,6 +21,7 @@ mod limbo;
 mod protect;
 mod pte;
 mod relocate;
+mod span;
 mod table;
 mod zap;
 
@@ -29,4 +30,5 @@ pub use install::Lost;
 pub(crate) use install::Spot;
 pub(crate) use limbo::Limbo;
 pub use pte::{Format, Pte};
+pub use span::SpanShare;
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};

@@ -3,6 +3,7 @@
 use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
 use crate::frame;
 use crate::paging::Pte;
+use crate::paging::span::SpanLock;
 use crate::platform::{Platform, Refused};
 use core::marker::PhantomData;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -75,6 +76,8 @@ impl Table {
 #[derive(Debug)]
 pub struct TableLock {
     lock: TryLock,
+    /// The lock of what the table maps, for designs that want one.
+    pub(super) span: SpanLock,
     /// [`DETACHED`], and the number of entries in use. Written under the lock.
     state: AtomicU32,
     /// In lists of detached tables.
@@ -86,12 +89,12 @@ const DETACHED: u32 = 1 << 31;
 impl TableLock {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Self { lock: TryLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
+        Self { lock: TryLock::new(), span: SpanLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
     }
 
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        Self { lock: TryLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
+        Self { lock: TryLock::new(), span: SpanLock::new(), state: AtomicU32::new(0), next: AtomicU32::new(0) }
     }
 }
 
@@ -188,6 +191,13 @@ fn shift(level: usize) -> u32 {
     PAGE_SHIFT + BITS * level as u32
 }
 
+/// What a table of `level` on the way to `at` maps.
+pub(super) fn span_of(at: u64, level: usize) -> Range {
+    let size = 1u64 << shift(level + 1);
+    let start = at & !(size - 1);
+    Range::of(start, start + size)
+}
+
 /// The part of `range` in each entry of a table of `level`, ascending.
 pub(super) fn parts(range: Range, level: usize) -> impl Iterator<Item = Range> {
     let size = 1u64 << shift(level);
@@ -233,7 +243,9 @@ impl<P: Platform> PageTable<P> {
     pub(super) fn take_table(p: &P) -> Option<FrameId> {
         let frame = frame::relieved(p, P::alloc_table)?;
         // Relaxed: nobody else knows the table.
-        frame::meta(p, frame).table.state.store(0, Ordering::Relaxed);
+        let meta = &frame::meta(p, frame).table;
+        meta.state.store(0, Ordering::Relaxed);
+        meta.span.renew();
         Some(frame)
     }
 

@@ -134,6 +134,7 @@ macro_rules! yielding_integer {
 yielding!(AtomicBool, bool, { fetch_or: FetchOr, fetch_and: FetchAnd });
 yielding!(AtomicPtr<T>, *mut T, {});
 yielding_integer! {
+    AtomicU16, u16;
     AtomicU32, u32;
     AtomicU64, u64;
     AtomicUsize, usize;
