@@ -430,8 +430,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         self.gap.store(false, Ordering::Release);
     }
 
-    /// Calls `each` with every mapping, ascending, without holding anybody up: one that is replaced meanwhile may be seen twice, in
-    /// pieces; what stays mapped is never left out.
+    /// Calls `each` with every mapping, ascending: one that is replaced meanwhile may be seen twice, in pieces; what stays mapped is never
+    /// left out. `each` runs in a read section, or under a share of the lock, as the design looks: it must not sleep, nor change anything.
     pub fn each_vma(&self, mut each: impl FnMut(&Vma<P, L>)) {
         // A look per mapping: nobody waits for the whole walk.
         let mut look = |from| {

@@ -21,7 +21,7 @@
 //! | [`RcuLateZap`] | a read section | always | a mark | waits for a grace period |
 //! | [`PtRange`] | the lock of what its table maps, shared | always | the tables of the range, alone | nothing |
 //!
-//! A design that misses its fast way falls back to the address space's lock ([`Shared`](Held)), which is the same for all.
+//! A design that misses its fast way falls back to the address space's lock ([`Held`]), which is the same for all but [`RangeLock`].
 
 /// What designs have whose changes exclude each other by the address space's lock, which is also the slow way of a fault.
 macro_rules! falls_back_to_the_lock {

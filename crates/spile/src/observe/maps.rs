@@ -66,7 +66,8 @@ impl fmt::Display for Mapping {
 }
 
 impl<P: Platform, L: Locking> Mm<P, L> {
-    /// Calls `each` with every mapping, ascending. Holds nobody up.
+    /// Calls `each` with every mapping, ascending. Waits where the design's index may be looked at under the lock alone, mapping by mapping;
+    /// else for nobody, and nobody for it.
     pub fn each_mapping(&self, mut each: impl FnMut(Mapping)) {
         let mut from = 0;
         while let Some(mapping) = self.mapping_from(from) {
