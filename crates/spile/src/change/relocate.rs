@@ -33,6 +33,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         self.reserve(2)?;
         self.held = Some(from);
         self.claim_all(from);
+        L::exclude(&self.right, to);
         // SAFETY: (1) the space's own; (2) both were checked by the verb; (3) by this change.
         let prepared = unsafe { mm.table.prepare_relocation(mm.platform(), from, to.start()) };
         if prepared.is_err() {

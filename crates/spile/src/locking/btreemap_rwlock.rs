@@ -4,7 +4,7 @@
 //!
 //! **Mechanism.** The lock that all designs have, taken by every fault, by every change for all of its length, and by whoever lists mappings.
 
-use super::{Held, Locking, Miss};
+use super::{Exclusive, Held, Locking, Miss, Slowly};
 use crate::addr::Range;
 use crate::index::{BTree, VmaBox};
 use crate::mm::Mm;
@@ -24,7 +24,10 @@ unsafe impl Locking for BTreeMapRwLock {
     type PerVma = ();
     type Fast<'m, P: Platform> = Held<'m, P, Self>;
 
-    falls_back_to_the_lock!();
+    type Slow<'m, P: Platform> = Held<'m, P, Self>;
+    type Write<'m, P: Platform> = Exclusive<'m, P>;
+    type Tail<'m, P: Platform> = Exclusive<'m, P>;
+
     looks_under_the_lock!();
 
     fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
@@ -34,6 +37,18 @@ unsafe impl Locking for BTreeMapRwLock {
     #[inline]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         Held::try_at(mm, at)
+    }
+
+    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Held<'_, P, Self>, P> {
+        Held::at(mm, at)
+    }
+
+    fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
+        mm.lock().wait_for_all(mm.platform())
+    }
+
+    fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
+        right
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

@@ -5,7 +5,7 @@
 //! **Mechanism.** The lock that all designs have, taken by every fault. Who unmaps keeps a share of it while pages are taken away: faults elsewhere go on,
 //! other changes wait. (Linux since 4.20.)
 
-use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly};
+use super::{Held, Locking, Miss};
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -22,10 +22,8 @@ unsafe impl Locking for MmapLock {
     type PerMm<P: Platform> = ();
     type PerVma = ();
     type Fast<'m, P: Platform> = Held<'m, P, Self>;
-    type Slow<'m, P: Platform> = Held<'m, P, Self>;
-    type Write<'m, P: Platform> = Exclusive<'m, P>;
-    type Tail<'m, P: Platform> = SharedGuard<'m, P>;
 
+    falls_back_to_the_lock!();
     finds_in_a_section!();
 
     fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
@@ -35,18 +33,6 @@ unsafe impl Locking for MmapLock {
     #[inline]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         Held::try_at(mm, at)
-    }
-
-    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Held<'_, P, Self>, P> {
-        Held::at(mm, at)
-    }
-
-    fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Exclusive<'m, P> {
-        mm.lock().wait_for_all(mm.platform())
-    }
-
-    fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-        right.downgrade()
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

@@ -5,7 +5,7 @@
 //! **Mechanism.** As `mmap_lock`, but the index may be looked at under the lock alone. A fault asks the [`VmaCache`] first.
 
 use super::vmacache::VmaCache;
-use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly};
+use super::{Held, Locking, Miss};
 use crate::addr::Range;
 use crate::index::{RedBlack, VmaBox};
 use crate::mm::Mm;
@@ -25,10 +25,8 @@ unsafe impl Locking for MmapLockRbTree {
     type PerMm<P: Platform> = VmaCache<Vma<P, Self>>;
     type PerVma = ();
     type Fast<'m, P: Platform> = Held<'m, P, Self>;
-    type Slow<'m, P: Platform> = Held<'m, P, Self>;
-    type Write<'m, P: Platform> = Exclusive<'m, P>;
-    type Tail<'m, P: Platform> = SharedGuard<'m, P>;
 
+    falls_back_to_the_lock!();
     looks_under_the_lock!();
 
     fn per_mm<P: Platform>(_: &P, _: Option<&Self::PerMm<P>>) -> Self::PerMm<P> {
@@ -49,18 +47,6 @@ unsafe impl Locking for MmapLockRbTree {
         let held = Held::under(mm, share, at)?;
         cache.remember(p.cpu(), at, held.vma);
         Ok(held)
-    }
-
-    fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Slowly<'_, Held<'_, P, Self>, P> {
-        Held::at(mm, at)
-    }
-
-    fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Exclusive<'m, P> {
-        mm.lock().wait_for_all(mm.platform())
-    }
-
-    fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-        right.downgrade()
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

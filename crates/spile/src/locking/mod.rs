@@ -28,7 +28,7 @@ macro_rules! falls_back_to_the_lock {
     () => {
         type Slow<'m, P: Platform> = $crate::locking::Held<'m, P, Self>;
         type Write<'m, P: Platform> = $crate::locking::Exclusive<'m, P>;
-        type Tail<'m, P: Platform> = $crate::locking::Exclusive<'m, P>;
+        type Tail<'m, P: Platform> = $crate::locking::SharedGuard<'m, P>;
 
         fn stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> $crate::locking::Slowly<'_, Self::Slow<'_, P>, P> {
             $crate::locking::Held::at(mm, at)
@@ -39,7 +39,7 @@ macro_rules! falls_back_to_the_lock {
         }
 
         fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-            right
+            right.downgrade()
         }
     };
 }
@@ -265,7 +265,7 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P>;
 
     /// Keeps faults out of `range` until the right ends, for designs that lock places rather than mappings. Called before mappings there are
-    /// claimed or published. May sleep.
+    /// claimed or published, and before tables there can become empty and go. May sleep.
     fn exclude<P: Platform>(_right: &Self::Write<'_, P>, _range: Range) {}
 
     /// Refuses new holds of a mapping. With the right to change. May sleep.

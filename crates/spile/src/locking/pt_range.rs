@@ -104,6 +104,7 @@ unsafe impl Locking for PtRange {
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
+        // Whoever shared a table that goes now, for what is beside it, would be found by no later change.
         right
     }
 

@@ -6,7 +6,7 @@
 //! a read section, and asks whether it is still the same. (The original copies the mapping, which changes in place there; here a published
 //! mapping never changes, and the section keeps it.) Any change anywhere fails every fault that is under way.
 
-use super::{Exclusive, Held, Locking, Miss, Slowly, Stable};
+use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly, Stable};
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -50,17 +50,20 @@ impl<P: Platform> Stable<P, SpfSeq> for Speculation<'_, P> {
 
 /// All of the lock, and the sequence odd.
 #[derive(Debug)]
-pub struct Odd<'m, P: Platform> {
-    sequence: &'m AtomicU64,
+pub struct Changing<'m, P: Platform> {
+    odd: Odd<'m>,
     // Unlocked when the sequence is even again.
-    _right: Exclusive<'m, P>,
+    right: Exclusive<'m, P>,
 }
 
-impl<P: Platform> Drop for Odd<'_, P> {
+#[derive(Debug)]
+struct Odd<'m>(&'m AtomicU64);
+
+impl Drop for Odd<'_> {
     fn drop(&mut self) {
-        let now = self.sequence.load(Ordering::Relaxed);
+        let now = self.0.load(Ordering::Relaxed);
         // Release [spf-even]: who sees it sees what was changed.
-        self.sequence.store(now + 1, order!("spf-even", Release));
+        self.0.store(now + 1, order!("spf-even", Release));
     }
 }
 
@@ -73,8 +76,8 @@ unsafe impl Locking for SpfSeq {
     type PerVma = ();
     type Fast<'m, P: Platform> = Speculation<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
-    type Write<'m, P: Platform> = Odd<'m, P>;
-    type Tail<'m, P: Platform> = Odd<'m, P>;
+    type Write<'m, P: Platform> = Changing<'m, P>;
+    type Tail<'m, P: Platform> = SharedGuard<'m, P>;
 
     finds_in_a_section!();
 
@@ -110,11 +113,14 @@ unsafe impl Locking for SpfSeq {
         let now = mm.design().load(Ordering::Relaxed);
         // Relaxed: a fault that finds something changed, or locks a table after us, sees it; the index's and the lock's Release.
         mm.design().store(now + 1, Ordering::Relaxed);
-        Odd { sequence: mm.design(), _right: right }
+        Changing { odd: Odd(mm.design()), right }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-        right
+        let Changing { odd, right } = right;
+        // What was taken away is found no more, so faults may speculate again.
+        drop(odd);
+        right.downgrade()
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

@@ -7,13 +7,12 @@
 //! out is released when all sections of the space have ended that had begun by then; nobody waits for that.
 
 use super::rcu::Sequence;
-use super::{Exclusive, Held, Locking, Miss, Slowly, Stable};
+use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly, Stable};
 use crate::addr::Range;
 use crate::index::VmaBox;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::Vma;
-use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use spile_rcu::srcu::{Srcu, SrcuGuard};
 use spile_rcu::{Rcu, qsbr};
@@ -74,17 +73,18 @@ impl<P: Platform> Stable<P, SpfSrcu> for Asleep<'_, P> {
     looks_beside_in_a_section!(SpfSrcu);
 }
 
-/// All of the lock. When it has been given back, what is due is released.
-pub struct Releasing<'m, P: Platform> {
-    mm: &'m Mm<P, SpfSrcu>,
-    right: ManuallyDrop<Exclusive<'m, P>>,
+/// The lock, or a share of it. When it has been given back, what is due is released.
+pub struct Releasing<'m, P: Platform, G> {
+    lock: G,
+    // With nothing held.
+    due: Due<'m, P>,
 }
 
-impl<P: Platform> Drop for Releasing<'_, P> {
+struct Due<'m, P: Platform>(&'m Faults<P>);
+
+impl<P: Platform> Drop for Due<'_, P> {
     fn drop(&mut self) {
-        // SAFETY: (1) not used again.
-        unsafe { ManuallyDrop::drop(&mut self.right) };
-        self.mm.design().0.relieve();
+        self.0.0.relieve();
     }
 }
 
@@ -97,8 +97,8 @@ unsafe impl Locking for SpfSrcu {
     type PerVma = Sequence;
     type Fast<'m, P: Platform> = Asleep<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
-    type Write<'m, P: Platform> = Releasing<'m, P>;
-    type Tail<'m, P: Platform> = Releasing<'m, P>;
+    type Write<'m, P: Platform> = Releasing<'m, P, Exclusive<'m, P>>;
+    type Tail<'m, P: Platform> = Releasing<'m, P, SharedGuard<'m, P>>;
 
     fn per_mm<P: Platform>(p: &P, _: Option<&Faults<P>>) -> Faults<P> {
         Faults(Srcu::new(Ports(p.clone())))
@@ -129,11 +129,12 @@ unsafe impl Locking for SpfSrcu {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        Releasing { mm, right: ManuallyDrop::new(mm.lock().wait_for_all(mm.platform())) }
+        Releasing { lock: mm.lock().wait_for_all(mm.platform()), due: Due(mm.design()) }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-        right
+        let Releasing { lock, due } = right;
+        Releasing { lock: lock.downgrade(), due }
     }
 
     fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {

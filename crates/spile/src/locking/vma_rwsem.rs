@@ -69,16 +69,19 @@ impl<P: Platform> Stable<P, VmaRwsem> for Shared<'_, P> {
 /// All of the lock. Its end releases whatever was claimed.
 #[derive(Debug)]
 pub struct Claiming<'m, P: Platform> {
-    number: &'m AtomicU64,
+    claims: Claims<'m>,
     // Unlocked when all are released.
-    _right: Exclusive<'m, P>,
+    right: Exclusive<'m, P>,
 }
 
-impl<P: Platform> Drop for Claiming<'_, P> {
+#[derive(Debug)]
+struct Claims<'m>(&'m AtomicU64);
+
+impl Drop for Claims<'_> {
     fn drop(&mut self) {
-        let now = self.number.load(Ordering::Relaxed);
+        let now = self.0.load(Ordering::Relaxed);
         // Release [sem-next]: who finds a mapping released by this sees what the change did, and which are dead.
-        self.number.store(now + 1, order!("sem-next", Release));
+        self.0.store(now + 1, order!("sem-next", Release));
     }
 }
 
@@ -93,7 +96,7 @@ unsafe impl Locking for VmaRwsem {
     type Fast<'m, P: Platform> = Shared<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
     type Write<'m, P: Platform> = Claiming<'m, P>;
-    type Tail<'m, P: Platform> = Claiming<'m, P>;
+    type Tail<'m, P: Platform> = SharedGuard<'m, P>;
 
     finds_in_a_section!();
 
@@ -137,11 +140,14 @@ unsafe impl Locking for VmaRwsem {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        Claiming { _right: mm.lock().wait_for_all(mm.platform()), number: mm.design() }
+        Claiming { right: mm.lock().wait_for_all(mm.platform()), claims: Claims(mm.design()) }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
-        right
+        let Claiming { claims, right } = right;
+        // Those that are left; what was taken away is dead.
+        drop(claims);
+        right.downgrade()
     }
 
     fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>) {
