@@ -123,6 +123,8 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
 fn sched_tests() -> Command {
     let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"]);
     command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched", "--tests"]);
+    // Thousands of stories: with debug assertions, and without waiting for what needs no debugger.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     command
 }
 
@@ -152,6 +154,17 @@ fn clippy() -> Result<Skipped> {
     run(cargo(&["clippy", "--workspace", "--all-targets"]).args(deny))?;
     run(cargo(&["clippy", "-p", "spile-sync", "-p", "spile-rcu", "-p", "spile-maple", "--all-features", "--all-targets"])
         .args(deny))?;
+    run(cargo(&[
+        "clippy",
+        "-p",
+        "spile-sim",
+        "-p",
+        "spile-judge",
+        "--features",
+        "spile-sim/sched,spile-judge/sched",
+        "--all-targets",
+    ])
+    .args(deny))?;
     for package in builds::packages() {
         run(cargo(&["clippy", "-p", &package, "--no-default-features"]).args(deny))?;
     }

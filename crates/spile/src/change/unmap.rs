@@ -11,6 +11,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// # Errors
     ///
     /// [`NoMemory`] where a mapping had to be cut; nothing was changed.
+    #[cfg(feature = "linux")]
     pub(crate) fn take_away(&mut self, at: Range) -> Result<(), NoMemory> {
         let mut fresh = self.replace(at, None, Joins::None)?;
         if fresh.overlapped {
