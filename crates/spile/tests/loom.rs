@@ -571,11 +571,13 @@ fn holds_and_claims<L: Locking>() {
                 let vma = L::look(&s.mm, at(0), |vma| std::ptr::NonNull::from(vma.unwrap()));
                 // SAFETY: (1) nobody takes it out of the index.
                 let vma = unsafe { vma.as_ref() };
-                L::claim(&s.mm, vma);
+                // SAFETY: (1) with the right.
+                unsafe { L::claim(&s.mm, vma) };
                 L::quiesce(&s.mm, vma);
                 L::settle(&s.mm);
                 s.guarded.write();
-                L::release(&s.mm, vma);
+                // SAFETY: (1) with the right; (2) it stays in the index.
+                unsafe { L::release(&s.mm, vma) };
             },
             |s| {
                 for _ in 0..2 {

@@ -36,6 +36,7 @@ const PLACES: &[&str] = &[
     "crates/maple/src/validate.rs",
     "crates/maple/src/writer.rs",
     // A mapping that was found is used beyond the section or borrow in which it was found: a lock, a reference or a claim keeps it.
+    "crates/spile/src/change/fork.rs",
     "crates/spile/src/change/mod.rs",
     "crates/spile/src/index/",
     "crates/spile/src/locking/",

@@ -62,7 +62,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mut usage = Delta::default();
         usage.add(vma.range(), &attr);
         let copy = RcuBox::try_new(Vma::new(mm, vma.range(), attr, anon)).map_err(|_| NoMemory)?;
-        L::release(mm, &copy);
+        // SAFETY: (1) this is the right to change the child, which nobody else knows; (2) put in its index next.
+        unsafe { L::release(mm, &copy) };
         self.writer.replace(vma.range(), &mut [Some(copy), None, None], |_| unreachable!("nothing is there in the child"))?;
         mm.usage.apply(&usage);
         // What has no private page is found again by faults.

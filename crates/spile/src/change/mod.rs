@@ -161,8 +161,9 @@ impl<P: Platform, L: Locking> Fresh<'_, '_, P, L> {
 impl<P: Platform, L: Locking> Drop for Fresh<'_, '_, P, L> {
     fn drop(&mut self) {
         for vma in self.vmas.iter().flatten() {
-            // SAFETY: (1) in the index, where only a further change of what is ours could take it out, which needs the borrow we have.
-            L::release(self.change.mm, unsafe { vma.as_ref() });
+            // SAFETY: (1) in the index, where only a further change could take it out, which needs the borrow we have; of `release` (1) and
+            // (2): this change put it there, and is over.
+            unsafe { L::release(self.change.mm, vma.as_ref()) };
         }
     }
 }
@@ -240,7 +241,8 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         }
         for vma in self.iter(range) {
             if !seeded!("fork-without-claim") {
-                L::claim(self.mm, vma);
+                // SAFETY: (1) this is the right.
+                unsafe { L::claim(self.mm, vma) };
             }
             vma.anon.close();
         }
@@ -253,7 +255,8 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         let is_held = |vma: &Vma<P, L>| self.held.is_some_and(|held| held.overlap(vma.range()).is_some());
         for vma in self.iter(window).filter(|vma| !is_held(vma)) {
             vma.anon.reopen();
-            L::release(self.mm, vma);
+            // SAFETY: (1) this is the right; (2) in the index, and what claimed it is undone, or over.
+            unsafe { L::release(self.mm, vma) };
         }
     }
 
@@ -334,7 +337,8 @@ fn make<P: Platform, L: Locking>(
         let Some(Piece { range, attr, skip, anon }) = piece else { continue };
         let vma = Vma::new(mm, *range, attr.skip_pages(*skip), *anon);
         if seeded!("born-released") {
-            L::release(mm, &vma);
+            // SAFETY: none: this is the bug.
+            unsafe { L::release(mm, &vma) };
         }
         usage.add(*range, vma.attr());
         *slot = Some(match spares.iter_mut().find_map(Option::take) {
@@ -354,7 +358,8 @@ fn claim<P: Platform, L: Locking>(mm: &Mm<P, L>, index: &impl Writer<P, L>, plan
     let mut as_relied = true;
     let mut claim = |vma: &Vma<P, L>| {
         if !seeded!("publish-without-claim") {
-            L::claim(mm, vma);
+            // SAFETY: (1) called by a change.
+            unsafe { L::claim(mm, vma) };
         }
         let anon = vma.anon.close();
         let relied = [below, first, above].into_iter().flatten();

@@ -51,9 +51,9 @@ unsafe impl Locking for BTreeMapRwLock {
         right
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
-    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 

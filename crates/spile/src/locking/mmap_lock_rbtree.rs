@@ -49,9 +49,9 @@ unsafe impl Locking for MmapLockRbTree {
         Ok(held)
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
-    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 

@@ -268,11 +268,19 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// claimed or published, and before tables there can become empty and go. May sleep.
     fn exclude<P: Platform>(_right: &Self::Write<'_, P>, _range: Range) {}
 
-    /// Refuses new holds of a mapping. With the right to change. May sleep.
-    fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
+    /// Refuses new holds of a mapping. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller has the right to change the mapping.
+    unsafe fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
 
-    /// Lets faults hold a mapping (again). With the right to change.
-    fn release<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
+    /// Lets faults hold a mapping (again).
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller has the right to change the mapping, or alone knows it; (2) it is in the index, or will be, and what claimed it is over.
+    unsafe fn release<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);
 
     /// Waits until nobody holds a claimed mapping. May sleep.
     fn quiesce<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>);

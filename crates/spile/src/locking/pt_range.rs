@@ -113,9 +113,9 @@ unsafe impl Locking for PtRange {
         right.mm.page_table().exclude_span(right.mm.platform(), range);
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
-    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 }

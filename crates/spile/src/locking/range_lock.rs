@@ -172,9 +172,9 @@ unsafe impl Locking for RangeLock {
         right.footprint
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
-    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 }

@@ -114,11 +114,11 @@ unsafe impl Locking for UnderRcu {
         Ok(InSection { vma: NonNull::from(vma), sequence, _section: section })
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.claim();
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.release();
     }
 

@@ -76,12 +76,12 @@ unsafe impl Locking for RcuLateZap {
         Ok(Awaited { vma: NonNull::from(vma), _section: section })
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Relaxed: a section that begins after the grace period that `settle` waits for sees it.
         vma.lock.store(true, Ordering::Relaxed);
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Relaxed: as in `try_stabilise`.
         vma.lock.store(false, Ordering::Relaxed);
     }

@@ -127,11 +127,11 @@ unsafe impl Locking for SpfRefcount {
         Ok(Pin { mm, vma: NonNull::from(vma), sequence })
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.sequence.claim();
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.sequence.release();
     }
 

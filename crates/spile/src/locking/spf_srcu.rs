@@ -137,11 +137,11 @@ unsafe impl Locking for SpfSrcu {
         Releasing { lock: lock.downgrade(), due }
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.claim();
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         vma.lock.release();
     }
 

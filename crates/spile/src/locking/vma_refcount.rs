@@ -116,12 +116,12 @@ unsafe impl Locking for VmaRefcount {
         Ok(Referenced { mm, vma: NonNull::from(vma) })
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Relaxed: nothing is read or given up yet; `quiesce` acquires.
         vma.lock.0.fetch_or(CLAIMED, Ordering::Relaxed);
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Release [vma-release]: whoever gets a reference sees what the change did.
         vma.lock.0.fetch_and(!CLAIMED, order!("vma-release", Release));
     }

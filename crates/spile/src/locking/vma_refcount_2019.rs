@@ -131,12 +131,12 @@ unsafe impl Locking for VmaRefcount2019 {
         Ok(reference)
     }
 
-    fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Relaxed: the fence in `quiesce` orders it.
         vma.lock.marked.store(true, Ordering::Relaxed);
     }
 
-    fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
         // Release [count-release]: whoever gets a reference sees what the change did.
         vma.lock.marked.store(false, order!("count-release", Release));
     }

@@ -150,7 +150,7 @@ unsafe impl Locking for VmaRwsem {
         right.downgrade()
     }
 
-    fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>) {
+    unsafe fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>) {
         let now = mm.design().load(Ordering::Relaxed);
         if vma.lock.is_claimed(now) {
             return;
@@ -160,7 +160,7 @@ unsafe impl Locking for VmaRwsem {
     }
 
     /// Not yet: all at once, at the end.
-    fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    unsafe fn release<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
