@@ -29,7 +29,7 @@ const PLAIN_LIMIT: Duration = Duration::from_secs(900);
 /// What to run.
 #[derive(clap::Args, Clone, Default)]
 pub struct Options {
-    /// A bounded sample: all models once, every seeded bug, and the orderings that fit into four minutes
+    /// A bounded sample: all models once, the core's with two preemptions at most, every seeded bug, and the orderings that fit into four minutes
     #[arg(long)]
     quick: bool,
     /// Every model under every mutation, instead of stopping at the first that fails
@@ -119,13 +119,17 @@ impl Model {
 }
 
 /// Runs one model, on the code as it is or mutated.
-fn run_model(model: &Model, mutation: Option<&str>, limit: Duration) -> Result<(Verdict, f32)> {
+fn run_model(model: &Model, mutation: Option<&str>, sample: bool, limit: Duration) -> Result<(Verdict, f32)> {
     let start = Instant::now();
     let mut command = Command::new(&model.binary);
     command.args(["--exact", &model.name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env_remove("SPILE_MUTATE").env("RUST_BACKTRACE", "0");
     if let Some(mutation) = mutation {
         command.env("SPILE_MUTATE", mutation);
+    }
+    if sample {
+        // The core's models, of which there is one set per locking design.
+        command.env("SPILE_PREEMPTIONS", "2");
     }
     let mut child = command.spawn()?;
     let verdict = match child.wait_timeout(limit)? {
@@ -159,10 +163,10 @@ fn in_parallel<T: Sync, A: Send>(jobs: usize, items: &[T], work: impl Fn(&T) -> 
 }
 
 /// Every model on the code as it is.
-fn run_plain(models: &[Model], jobs: usize) -> Result<()> {
+fn run_plain(models: &[Model], sample: bool, jobs: usize) -> Result<()> {
     let mut failed = 0;
     println!("| model | of | seconds | verdict |\n|---|---|---|---|");
-    for (model, answer) in models.iter().zip(in_parallel(jobs, models, |model| run_model(model, None, PLAIN_LIMIT))) {
+    for (model, answer) in models.iter().zip(in_parallel(jobs, models, |model| run_model(model, None, sample, PLAIN_LIMIT))) {
         let (verdict, seconds) = answer?;
         let word = match verdict {
             Verdict::Passed => "passes",
@@ -206,7 +210,7 @@ fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Res
         if !caught.by.is_empty() && !options.all && !is_documented(model) {
             break;
         }
-        let (verdict, seconds) = run_model(model, Some(&mutation.key), Duration::from_secs(options.limit))?;
+        let (verdict, seconds) = run_model(model, Some(&mutation.key), false, Duration::from_secs(options.limit))?;
         match verdict {
             Verdict::Failed => caught.by.push((model.name.clone(), seconds)),
             Verdict::Endless => caught.endless.push(model.name.clone()),
@@ -222,7 +226,7 @@ fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Res
 /// Runs everything that `options` ask for and prints two tables.
 pub fn run(options: &Options) -> Result<()> {
     let models = build()?;
-    run_plain(&models, options.jobs)?;
+    run_plain(&models, options.quick, options.jobs)?;
     let repo = Repo::load()?;
     let mut mutations = mutations(&repo, options.only.as_deref());
     // What only scheduler runs catch is their tests' business.

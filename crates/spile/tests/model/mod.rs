@@ -29,10 +29,11 @@ pub fn pages(first: u64, end: u64) -> Range {
     Range::new(at(first), at(end)).unwrap()
 }
 
-/// Runs `f` in every interleaving of so many preemptions.
+/// Runs `f` in every interleaving of so many preemptions, or fewer, where a sample is wanted (`SPILE_PREEMPTIONS`).
 pub fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
+    let most = std::env::var("SPILE_PREEMPTIONS").ok().and_then(|most| most.parse().ok()).unwrap_or(preemptions);
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    builder.preemption_bound = Some(preemptions.min(most));
     builder.max_branches = 20_000;
     let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     builder.check({
