@@ -4,6 +4,7 @@
 #![cfg(feature = "sched")]
 
 use spile::linux::{Errno, advice, remap};
+use spile::locking::Miss;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Cpu, Sim, User};
 use spile_sync::sched::{Run, Strategy};
@@ -207,6 +208,43 @@ fn failed_read_beside_tables<L: Locking>() {
     .run();
 }
 
+/// As above, twice: who looked during the first move and again during the second has not seen a hole.
+fn load_beside_two_moves_over<L: Locking>() {
+    Race::<L> {
+        frames: FRAMES,
+        before: &|user| [A, A + 2 * PAGE, B].iter().for_each(|at| written(user, *at)),
+        sides: [
+            &|_, cpu, mm| {
+                for from in [A, A + 2 * PAGE] {
+                    cpu.call(|| mm.mremap(from, PAGE, PAGE, remap::MAYMOVE | remap::FIXED, B)).unwrap();
+                }
+            },
+            &|user, _, _| {
+                for _ in 0..3 {
+                    assert_eq!(user.load(B), Ok(1));
+                }
+            },
+        ],
+        after: &|user, _| assert_eq!(user.load(B), Ok(1)),
+    }
+    .run();
+}
+
+/// Who looked while one move had taken away what was there, and looks again while another has, has not seen that nothing is there.
+fn two_looks_in_two_moves<L: Locking>() {
+    let sim = Sim::builder().cpus(1).frames(FRAMES).build();
+    let mm = Mm::<Sim, L>::new(sim.clone(), Layout::default()).unwrap();
+    let cpu = sim.cpu(0);
+    let user = cpu.enter(&mm);
+    [A, B].iter().for_each(|at| written(&user, *at));
+    let look_in_a_move = || {
+        assert_eq!(mremap(&cpu, &mm, remap::FIXED, B), B);
+        None
+    };
+    assert_eq!(mm.miss(B, look_in_a_move), Miss::Contended);
+    assert_eq!(mm.miss(A, || None), Miss::NoVma);
+}
+
 /// A move of what nobody touched ends, also if a fault next to it takes the last frames meanwhile.
 fn move_beside_the_last_fault<L: Locking>() {
     Race::<L> {
@@ -241,6 +279,8 @@ spile::test_each_design! {
     a_store_beside_dontunmap_is_not_lost => dontunmap;
     a_store_beside_dontunmap_to_the_next_page_is_not_lost => dontunmap_to_the_next_page;
     a_move_over_a_mapping_leaves_no_hole => load_beside_move_over;
+    two_moves_over_a_mapping_leave_no_hole => load_beside_two_moves_over;
+    a_hole_is_not_seen_in_two_moves => two_looks_in_two_moves;
     a_move_beside_the_last_fault_ends => move_beside_the_last_fault;
     the_kernels_writes_are_not_seen_by_a_child => kernel_write_beside_fork;
     the_kernels_writes_are_not_lost => kernel_write_beside_protect;
