@@ -220,7 +220,8 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     const WAITS_FOR_READERS: bool = false;
     /// Where it finds mappings.
     type Index<P: Platform>: Index<P, Self>;
-    /// Its state in an address space, beside the lock that all designs have.
+    /// Its state in an address space, beside the lock that all designs have. Anybody gets at it by [`Mm::design`]: what is safe to do with it
+    /// must break nothing.
     type PerMm<P: Platform>: Send + Sync;
     /// Its state in a mapping.
     type PerVma: Send + Sync;
