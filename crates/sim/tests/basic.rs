@@ -4,8 +4,10 @@
 //! verb changes nothing and nothing is forgotten.
 
 use spile::backing::File;
+use spile::locking::Stable as _;
 use spile::{
-    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Platform as _, Prot, Range, VmaRefcount,
+    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLockRbTree, PAGE, Place, Platform as _, Prot,
+    Range, VmaRefcount,
 };
 use spile_sim::{Content, Failures, Sim, User};
 use std::sync::Arc;
@@ -481,4 +483,14 @@ fn another_platforms_tables_are_not_walked() {
 #[should_panic(expected = "what waits belongs to another platform")]
 fn another_platforms_tables_are_not_given_back() {
     with_another(|sim, _, other| sim.shared().relieve(other));
+}
+
+#[test]
+#[should_panic(expected = "what is held is of another address space")]
+fn another_spaces_mappings_are_not_looked_at_under_a_lock() {
+    let sim = Sim::new();
+    let (one, other) = (space::<MmapLockRbTree>(&sim), space::<MmapLockRbTree>(&sim));
+    one.map(Place::Over(pages(0, 1)), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+    let held = MmapLockRbTree::try_stabilise(&one, at(0)).unwrap();
+    held.beside(&other, at(0), |_| ());
 }

@@ -3,8 +3,9 @@
 //! `SPILE_SEEDS` sets the number of seeds. A failing seed prints its story and repeats it.
 #![cfg(feature = "sched")]
 
-use spile::linux::{advice, remap};
-use spile::{Attr, Backing, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::linux::{Errno, advice, remap};
+use spile::locking::Miss;
+use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Cpu, Sim, User};
 use spile_sync::sched::{Run, Strategy};
 use std::mem::forget;
@@ -13,6 +14,9 @@ use std::sync::Mutex;
 /// Two pages far from each other.
 const A: u64 = 0x4000_0000;
 const B: u64 = 0x5000_0000;
+
+/// More than any of them needs.
+const FRAMES: u32 = 100;
 
 fn seeds() -> u64 {
     std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
@@ -30,6 +34,7 @@ type After<'a, L> = &'a dyn Fn(&User<'_, '_, L>, &Mm<Sim, L>);
 
 /// One race: what is there before, what two CPUs do, what must be so afterwards.
 struct Race<'a, L: Locking> {
+    frames: u32,
     before: &'a dyn Fn(&User<'_, '_, L>),
     sides: [Side<'a, L>; 2],
     after: After<'a, L>,
@@ -41,7 +46,7 @@ impl<L: Locking> Race<'_, L> {
     }
 
     fn run_seed(&self, seed: u64) {
-        let sim = Sim::builder().cpus(2).frames(100).seed(seed).build();
+        let sim = Sim::builder().cpus(2).frames(self.frames).seed(seed).build();
         if seed.is_multiple_of(3) {
             sim.stall_one_in(16);
         }
@@ -83,6 +88,7 @@ fn mremap<L: Locking>(cpu: &Cpu<'_>, mm: &Mm<Sim, L>, flags: u32, to: u64) -> u6
 fn store_beside_dontunmap<L: Locking>(pages: u64, flags: u32, to: u64) {
     let target = Mutex::new(0);
     Race::<L> {
+        frames: FRAMES,
         before: &|user| map(user, Range::with_len(A, pages * PAGE).unwrap()),
         sides: [&|_, cpu, mm| *target.lock().unwrap() = mremap(cpu, mm, flags | remap::DONTUNMAP, to), &|user, _, _| {
             user.store(A, 42).unwrap()
@@ -106,6 +112,7 @@ fn store_beside_dontunmap<L: Locking>(pages: u64, flags: u32, to: u64) {
 /// What a move puts in the place of a mapping is there whenever somebody looks.
 fn load_beside_move_over<L: Locking>() {
     Race::<L> {
+        frames: FRAMES,
         before: &|user| [A, B].iter().for_each(|at| written(user, *at)),
         sides: [&|_, cpu, mm| _ = mremap(cpu, mm, remap::FIXED, B), &|user, _, _| {
             for _ in 0..3 {
@@ -120,6 +127,7 @@ fn load_beside_move_over<L: Locking>() {
 /// The kernel writes to a page that is shared with a child meanwhile: the child does not see it once it has looked.
 fn kernel_write_beside_fork<L: Locking>() {
     Race::<L> {
+        frames: FRAMES,
         before: &|user| written(user, A),
         sides: [
             &|user, cpu, _| {
@@ -144,6 +152,7 @@ fn kernel_write_beside_fork<L: Locking>() {
 fn kernel_write_beside_protect<L: Locking>() {
     let done = Mutex::new(false);
     Race::<L> {
+        frames: FRAMES,
         before: &|user| written(user, A),
         sides: [
             &|user, _, _| {
@@ -164,6 +173,7 @@ fn kernel_write_beside_protect<L: Locking>() {
 /// What was populated for writing can be written without a fault, whoever read it first.
 fn populate_beside_load<L: Locking>() {
     Race::<L> {
+        frames: FRAMES,
         before: &|user| map(user, page(A)),
         sides: [&|_, cpu, mm| cpu.call(|| mm.madvise(A, PAGE, advice::POPULATE_WRITE)).unwrap(), &|user, _, _| {
             user.load(A).unwrap();
@@ -179,6 +189,7 @@ fn populate_beside_load<L: Locking>() {
 /// A page that cannot be read goes, and its frame becomes a table, while somebody still has its number.
 fn failed_read_beside_tables<L: Locking>() {
     Race::<L> {
+        frames: FRAMES,
         before: &|user| {
             let content = Content::new(vec![1; PAGE as usize]);
             content.set_failing(0, true);
@@ -197,6 +208,65 @@ fn failed_read_beside_tables<L: Locking>() {
     .run();
 }
 
+/// As above, twice: who looked during the first move and again during the second has not seen a hole.
+fn load_beside_two_moves_over<L: Locking>() {
+    Race::<L> {
+        frames: FRAMES,
+        before: &|user| [A, A + 2 * PAGE, B].iter().for_each(|at| written(user, *at)),
+        sides: [
+            &|_, cpu, mm| {
+                for from in [A, A + 2 * PAGE] {
+                    cpu.call(|| mm.mremap(from, PAGE, PAGE, remap::MAYMOVE | remap::FIXED, B)).unwrap();
+                }
+            },
+            &|user, _, _| {
+                for _ in 0..3 {
+                    assert_eq!(user.load(B), Ok(1));
+                }
+            },
+        ],
+        after: &|user, _| assert_eq!(user.load(B), Ok(1)),
+    }
+    .run();
+}
+
+/// Who looked while one move had taken away what was there, and looks again while another has, has not seen that nothing is there.
+fn two_looks_in_two_moves<L: Locking>() {
+    let sim = Sim::builder().cpus(1).frames(FRAMES).build();
+    let mm = Mm::<Sim, L>::new(sim.clone(), Layout::default()).unwrap();
+    let cpu = sim.cpu(0);
+    let user = cpu.enter(&mm);
+    [A, B].iter().for_each(|at| written(&user, *at));
+    let look_in_a_move = || {
+        assert_eq!(mremap(&cpu, &mm, remap::FIXED, B), B);
+        None
+    };
+    assert_eq!(mm.miss(B, look_in_a_move), Miss::Contended);
+    assert_eq!(mm.miss(A, || None), Miss::NoVma);
+}
+
+/// A move of what nobody touched ends, also if a fault next to it takes the last frames meanwhile.
+fn move_beside_the_last_fault<L: Locking>() {
+    Race::<L> {
+        // The topmost table, three on the way to a page, the page.
+        frames: 5,
+        before: &|user| {
+            map(user, page(A));
+            user.map(Place::Over(page(A + PAGE)), |at| Attr::anon(at.start(), Prot::RW.with(Prot::X))).unwrap();
+        },
+        sides: [
+            &|_, cpu, mm| {
+                // If the fault was first there is a table on the way to what moves, so the target may need one too.
+                let moved = cpu.call(|| mm.mremap(A, PAGE, PAGE, remap::MAYMOVE | remap::FIXED, B));
+                assert!([Ok(B), Err(Errno::ENOMEM)].contains(&moved), "{moved:?}");
+            },
+            &|user, _, _| assert!(matches!(user.store(A + PAGE, 7), Ok(()) | Err(Denied::NoMemory))),
+        ],
+        after: &|_, _| (),
+    }
+    .run();
+}
+
 fn dontunmap<L: Locking>() {
     store_beside_dontunmap::<L>(1, 0, 0);
 }
@@ -209,6 +279,9 @@ spile::test_each_design! {
     a_store_beside_dontunmap_is_not_lost => dontunmap;
     a_store_beside_dontunmap_to_the_next_page_is_not_lost => dontunmap_to_the_next_page;
     a_move_over_a_mapping_leaves_no_hole => load_beside_move_over;
+    two_moves_over_a_mapping_leave_no_hole => load_beside_two_moves_over;
+    a_hole_is_not_seen_in_two_moves => two_looks_in_two_moves;
+    a_move_beside_the_last_fault_ends => move_beside_the_last_fault;
     the_kernels_writes_are_not_seen_by_a_child => kernel_write_beside_fork;
     the_kernels_writes_are_not_lost => kernel_write_beside_protect;
     populated_is_writable => populate_beside_load;

@@ -17,7 +17,7 @@ use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
 #[cfg(feature = "linux")]
-use spile_sync::atomic::AtomicBool;
+use spile_sync::atomic::AtomicU64;
 use spile_sync::atomic::{AtomicUsize, Ordering};
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
@@ -31,9 +31,9 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) layout: Layout,
     /// How many have said that they use it.
     users: AtomicUsize,
-    /// Whether a change has taken away what it is about to map again.
+    /// How often a change has taken away what it was about to map again, or has mapped that: odd in between.
     #[cfg(feature = "linux")]
-    gap: AtomicBool,
+    gaps: AtomicU64,
     #[cfg(feature = "linux")]
     pub(crate) linux: crate::linux::State,
     design: L::PerMm<P>,
@@ -157,7 +157,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             layout,
             users: AtomicUsize::new(0),
             #[cfg(feature = "linux")]
-            gap: AtomicBool::new(false),
+            gaps: AtomicU64::new(0),
             #[cfg(feature = "linux")]
             linux: crate::linux::State::new(),
             design,
@@ -406,28 +406,36 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         // Acquire: pairs with `end_gap`; the second look, below, finds what filled the gap. A gap that has begun is seen by whoever has
         // seen that something was taken away after it.
         #[cfg(feature = "linux")]
-        if self.gap.load(Ordering::Acquire) {
+        let gaps = self.gaps.load(Ordering::Acquire);
+        #[cfg(feature = "linux")]
+        if gaps & 1 != 0 {
             return Miss::Contended;
         }
-        match next() {
+        let miss = match next() {
             Some(vma) if vma.range().contains(at) => Miss::Stale,
             Some(vma) if vma.attr().flags.has(Flags::GROWS_DOWN) => Miss::Grow,
             _ => Miss::NoVma,
+        };
+        // Relaxed: the look has acquired what it found, or did not find; if that was another gap, its number too.
+        #[cfg(feature = "linux")]
+        if self.gaps.load(Ordering::Relaxed) != gaps {
+            return Miss::Contended;
         }
+        miss
     }
 
     /// Until [`end_gap`](Self::end_gap) a fault that finds nothing waits for the change under way. With the right to change everything.
     #[cfg(feature = "linux")]
     pub(crate) fn begin_gap(&self) {
         // Relaxed: the store that takes the mapping out of the index releases it.
-        self.gap.store(true, Ordering::Relaxed);
+        self.gaps.store(self.gaps.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// What was to be mapped is mapped.
     #[cfg(feature = "linux")]
     pub(crate) fn end_gap(&self) {
         // Release: whoever sees it sees the index as it is now.
-        self.gap.store(false, Ordering::Release);
+        self.gaps.store(self.gaps.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     /// Calls `each` with every mapping, ascending: one that is replaced meanwhile may be seen twice, in pieces; what stays mapped is never

@@ -223,7 +223,9 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
             debug_assert!(L::may_change(&self.right, window), "the right does not reach as far as {window}");
             L::exclude(&self.right, window);
             if !claim(self.mm, &self.writer, &plan, &mut usage) && !seeded!("plan-once") {
-                self.spares = boxes;
+                // Beside those that were not used: a further change may count on them.
+                let free = self.spares.iter_mut().filter(|spare| spare.is_none());
+                free.zip(boxes.into_iter().flatten()).for_each(|(spare, made)| *spare = Some(made));
                 self.unclaim(window);
                 continue;
             }

@@ -20,14 +20,14 @@ pub struct Maple<P: Platform, L: Locking> {
 }
 
 impl<P: Platform, L: Locking> Maple<P, L> {
-    /// The mapping that covers `at`.
+    /// The mapping that covers `at`. For the design, which knows whether the section keeps it allocated.
     #[inline]
-    pub fn find<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
+    pub(crate) fn find<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
         self.tree.get(section, at).map(|(_, vma)| vma)
     }
 
     /// The mapping that covers `at`, or the next above.
-    pub fn find_from<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
+    pub(crate) fn find_from<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
         self.tree.find(section, at).map(|(_, vma)| vma)
     }
 }

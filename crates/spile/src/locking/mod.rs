@@ -178,6 +178,10 @@ pub trait Stable<P: Platform, L: Locking> {
     fn still_valid(&self) -> bool;
 
     /// Shows `see` another mapping of the space: the one that covers `at`, or the next above.
+    ///
+    /// # Panics
+    ///
+    /// If `mm` is another space, and the hold says nothing about that.
     fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T;
 }
 
@@ -216,7 +220,8 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     const WAITS_FOR_READERS: bool = false;
     /// Where it finds mappings.
     type Index<P: Platform>: Index<P, Self>;
-    /// Its state in an address space, beside the lock that all designs have.
+    /// Its state in an address space, beside the lock that all designs have. Anybody gets at it by [`Mm::design`]: what is safe to do with it
+    /// must break nothing.
     type PerMm<P: Platform>: Send + Sync;
     /// Its state in a mapping.
     type PerVma: Send + Sync;
@@ -357,7 +362,8 @@ impl<P: Platform, L: Locking> Stable<P, L> for Held<'_, P, L> {
     }
 
     fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T {
-        // SAFETY: (1) we have a share of the lock.
+        assert!(self._lock.is_of(&mm.lock), "what is held is of another address space");
+        // SAFETY: (1) we have a share of the lock, as just asked.
         see(unsafe { mm.index.find_still(at) })
     }
 }

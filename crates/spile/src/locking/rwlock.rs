@@ -145,6 +145,13 @@ impl RwLock {
     }
 }
 
+impl<P: Platform> SharedGuard<'_, P> {
+    /// Whether it is a share of `lock`.
+    pub(super) fn is_of(&self, lock: &RwLock) -> bool {
+        core::ptr::eq(self.lock, lock)
+    }
+}
+
 impl<P: Platform> Drop for SharedGuard<'_, P> {
     fn drop(&mut self) {
         let thing = self.lock.thing();

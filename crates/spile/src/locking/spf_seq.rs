@@ -20,6 +20,10 @@ use spile_sync::{order, seeded};
 #[derive(Debug)]
 pub struct SpfSeq;
 
+/// How often somebody got or gave back the right to change. Nobody but the design writes it: whoever could would make old holds good.
+#[derive(Debug)]
+pub struct Changes(AtomicU64);
+
 /// A mapping that was there.
 pub struct Speculation<'m, P: Platform> {
     mm: &'m Mm<P, SpfSeq>,
@@ -42,7 +46,7 @@ impl<P: Platform> Stable<P, SpfSeq> for Speculation<'_, P> {
     #[inline]
     fn still_valid(&self) -> bool {
         // Relaxed: who has changed something tells so before it locks the table.
-        self.mm.design().load(Ordering::Relaxed) == self.sequence || seeded!("no-revalidation")
+        self.mm.design().0.load(Ordering::Relaxed) == self.sequence || seeded!("no-revalidation")
     }
 
     looks_beside_in_a_section!(SpfSeq);
@@ -72,7 +76,7 @@ impl Drop for Odd<'_> {
 // is even again, which whoever locks a table after the change sees; (5) all of the lock; (6) by a grace period.
 unsafe impl Locking for SpfSeq {
     const NAME: &'static str = "spf_seq";
-    type PerMm<P: Platform> = AtomicU64;
+    type PerMm<P: Platform> = Changes;
     type PerVma = ();
     type Fast<'m, P: Platform> = Speculation<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
@@ -81,8 +85,8 @@ unsafe impl Locking for SpfSeq {
 
     finds_in_a_section!();
 
-    fn per_mm<P: Platform>(_: &P, _: Option<&AtomicU64>) -> AtomicU64 {
-        AtomicU64::new(0)
+    fn per_mm<P: Platform>(_: &P, _: Option<&Changes>) -> Changes {
+        Changes(AtomicU64::new(0))
     }
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
@@ -91,7 +95,7 @@ unsafe impl Locking for SpfSeq {
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Speculation<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         // Acquire [spf-begin]: what the last change did is found.
-        let sequence = mm.design().load(order!("spf-begin", Acquire));
+        let sequence = mm.design().0.load(order!("spf-begin", Acquire));
         if sequence & 1 != 0 {
             return Err(Miss::Contended);
         }
@@ -100,7 +104,7 @@ unsafe impl Locking for SpfSeq {
         };
         let vma = NonNull::from(vma);
         // Acquire: as above.
-        let sequence = if seeded!("sequence-read-late") { mm.design().load(Ordering::Acquire) } else { sequence };
+        let sequence = if seeded!("sequence-read-late") { mm.design().0.load(Ordering::Acquire) } else { sequence };
         Ok(Speculation { mm, vma, sequence, _section: section })
     }
 
@@ -110,10 +114,10 @@ unsafe impl Locking for SpfSeq {
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
         let right = mm.lock().wait_for_all(mm.platform());
-        let now = mm.design().load(Ordering::Relaxed);
+        let now = mm.design().0.load(Ordering::Relaxed);
         // Relaxed: a fault that finds something changed, or locks a table after us, sees it; the index's and the lock's Release.
-        mm.design().store(now + 1, Ordering::Relaxed);
-        Changing { odd: Odd(mm.design()), right }
+        mm.design().0.store(now + 1, Ordering::Relaxed);
+        Changing { odd: Odd(&mm.design().0), right }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {

@@ -34,6 +34,10 @@ pub struct Counted {
 
 const AWAITED: u32 = 1 << 31;
 
+/// With so many references some were forgotten; a few more, and the count would seem to come round. Between this and that is room for all who
+/// just look.
+const FORGOTTEN: u32 = AWAITED / 2;
+
 impl Counted {
     fn thing(&self) -> usize {
         core::ptr::from_ref(self).addr()
@@ -120,7 +124,12 @@ unsafe impl Locking for VmaRefcount2019 {
             return Err(Miss::Contended);
         }
         // Relaxed: the fence orders it.
-        vma.lock.references.fetch_add(1, Ordering::Relaxed);
+        let before = vma.lock.references.fetch_add(1, Ordering::Relaxed);
+        if before & !AWAITED >= FORGOTTEN {
+            // Relaxed: of so many it is not the last, for which somebody waits.
+            vma.lock.references.fetch_sub(1, Ordering::Relaxed);
+            return Err(Miss::Contended);
+        }
         // [count-enter] against [count-claim]: the claim sees the count, or we see the mark.
         fence!("count-enter");
         let reference = Reference { mm, vma: NonNull::from(vma) };

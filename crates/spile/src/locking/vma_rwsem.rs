@@ -22,6 +22,10 @@ use spile_sync::{order, seeded};
 #[derive(Debug)]
 pub struct VmaRwsem;
 
+/// The number of the change that is under way or comes next. Nobody but the design writes it: whoever could would release what is claimed.
+#[derive(Debug)]
+pub struct Number(AtomicU64);
+
 /// What the design keeps in a mapping.
 #[derive(Debug)]
 pub struct Semaphore {
@@ -91,7 +95,7 @@ impl Drop for Claims<'_> {
 // period, and no hold is left.
 unsafe impl Locking for VmaRwsem {
     const NAME: &'static str = "vma_rwsem";
-    type PerMm<P: Platform> = AtomicU64;
+    type PerMm<P: Platform> = Number;
     type PerVma = Semaphore;
     type Fast<'m, P: Platform> = Shared<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
@@ -100,12 +104,12 @@ unsafe impl Locking for VmaRwsem {
 
     finds_in_a_section!();
 
-    fn per_mm<P: Platform>(_: &P, _: Option<&AtomicU64>) -> AtomicU64 {
-        AtomicU64::new(1)
+    fn per_mm<P: Platform>(_: &P, _: Option<&Number>) -> Number {
+        Number(AtomicU64::new(1))
     }
 
     fn born_claimed<P: Platform>(mm: &Mm<P, Self>) -> Semaphore {
-        let now = if seeded!("born-released") { 0 } else { mm.design().load(Ordering::Relaxed) };
+        let now = if seeded!("born-released") { 0 } else { mm.design().0.load(Ordering::Relaxed) };
         Semaphore { lock: RwLock::new(), claimed_in: AtomicU64::new(now), detached: AtomicBool::new(false) }
     }
 
@@ -116,7 +120,7 @@ unsafe impl Locking for VmaRwsem {
             return Err(mm.miss(at, || mm.index().find_from(&section, at)));
         };
         // Relaxed: a guess, which saves a write to the lock.
-        if vma.lock.is_claimed(mm.design().load(Ordering::Relaxed)) {
+        if vma.lock.is_claimed(mm.design().0.load(Ordering::Relaxed)) {
             return Err(Miss::Contended);
         }
         let vma = NonNull::from(vma);
@@ -124,7 +128,7 @@ unsafe impl Locking for VmaRwsem {
         let semaphore: &Semaphore = unsafe { &(*vma.as_ptr()).lock };
         let lock = semaphore.lock.try_read(mm.platform()).ok_or(Miss::Contended)?;
         // Acquire [sem-now]: a mapping that an earlier number kept claimed is seen as that change left it.
-        let now = mm.design().load(order!("sem-now", Acquire));
+        let now = mm.design().0.load(order!("sem-now", Acquire));
         if semaphore.is_claimed(now) && !seeded!("no-second-look") {
             return Err(Miss::Contended);
         }
@@ -140,7 +144,7 @@ unsafe impl Locking for VmaRwsem {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        Claiming { right: mm.lock().wait_for_all(mm.platform()), claims: Claims(mm.design()) }
+        Claiming { right: mm.lock().wait_for_all(mm.platform()), claims: Claims(&mm.design().0) }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
@@ -151,7 +155,7 @@ unsafe impl Locking for VmaRwsem {
     }
 
     unsafe fn claim<P: Platform>(mm: &Mm<P, Self>, vma: &Vma<P, Self>) {
-        let now = mm.design().load(Ordering::Relaxed);
+        let now = mm.design().0.load(Ordering::Relaxed);
         if vma.lock.is_claimed(now) {
             return;
         }

@@ -55,16 +55,30 @@ impl<P: Platform> PageTable<P> {
                 let end = now.end().min(now.start() + span);
                 let target = parts(Range::of(there, there + (end - now.start())), 1).next().expect("not empty");
                 let now_part = Range::of(now.start(), now.start() + target.len());
-                self.relocate_batch(p, source, now_part, target, gather);
+                // Claims keep entries from coming, but not a table: a fault on a neighbour may have linked it after the target was
+                // prepared, which has no table then, and needs none.
+                if Self::is_used_in(p, source, now_part) {
+                    self.relocate_batch(p, source, now_part, target, gather);
+                }
                 rest = part.above(now_part.end());
             }
         }
     }
 
+    /// Whether a table of level 0 has an entry in `range`, from which claims keep faults. Asked under its lock: one that came in before the
+    /// claims may be about to fill an entry.
+    fn is_used_in(p: &P, table: crate::FrameId, range: Range) -> bool {
+        let is_used =
+            |locked: Locked<'_, P>| (range.start()..range.end()).step_by(PAGE as usize).any(|at| locked.raw(index(at, 0)) != 0);
+        Self::lock(p, table).is_some_and(is_used)
+    }
+
     fn relocate_batch(&self, p: &P, source: crate::FrameId, from: Range, to: Range, gather: &mut Gather<'_, P>) {
         // Unlocked in the reverse order, as pins demand.
         let (low, high) = loop {
-            let Ok(Some(target)) = self.leaf_or_link(p, to.start(), &|| true) else { continue };
+            let linked = self.leaf_or_link(p, to.start(), &|| true);
+            debug_assert!(linked.is_ok(), "the target was not prepared");
+            let Ok(Some(target)) = linked else { continue };
             let Some(pair) = Self::lock_two(p, source, target) else { continue };
             break pair;
         };
