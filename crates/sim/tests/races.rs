@@ -6,7 +6,7 @@
 use spile::linux::{Errno, advice, remap};
 use spile::locking::Miss;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
-use spile_sim::{Content, Cpu, Sim, User};
+use spile_sim::{Content, Cpu, Failures, Sim, User};
 use spile_sync::sched::{Run, Strategy};
 use std::mem::forget;
 use std::sync::Mutex;
@@ -267,6 +267,35 @@ fn move_beside_the_last_fault<L: Locking>() {
     .run();
 }
 
+/// A move that finds no frame for its second table takes the first away again: a fault beside it that has come in there does not outlast
+/// what is unmapped next.
+fn fault_beside_a_move_without_frames<L: Locking>() {
+    // Two pages in two tables, and where they would go; and a page beside that.
+    let (from, to) = (B - PAGE, B + (16 << 20) - PAGE);
+    let beside = to - PAGE;
+    Race::<L> {
+        frames: FRAMES,
+        before: &|user| {
+            map(user, Range::with_len(from, 2 * PAGE).unwrap());
+            [from, from + PAGE].iter().for_each(|at| user.store(*at, 1).unwrap());
+            user.map(Place::Over(page(beside)), |at| Attr::anon(at.start(), Prot::RW.with(Prot::X))).unwrap();
+        },
+        sides: [
+            &|user, cpu, mm| {
+                let sim = user.cpu().sim();
+                sim.fail(Failures::From(1));
+                let _ = cpu.call(|| mm.mremap(from, 2 * PAGE, 2 * PAGE, remap::MAYMOVE | remap::FIXED, to));
+                sim.fail(Failures::Never);
+                user.unmap(page(beside)).unwrap();
+                assert_eq!(mm.page_table().peek(mm.platform(), beside), None, "unmapped, and there is a page");
+            },
+            &|user, _, _| assert!(matches!(user.store(beside, 7), Ok(()) | Err(Denied::NoMemory | Denied::Unmapped))),
+        ],
+        after: &|_, mm| assert_eq!(mm.page_table().peek(mm.platform(), beside), None, "unmapped, and there is a page"),
+    }
+    .run();
+}
+
 fn dontunmap<L: Locking>() {
     store_beside_dontunmap::<L>(1, 0, 0);
 }
@@ -281,6 +310,7 @@ spile::test_each_design! {
     a_move_over_a_mapping_leaves_no_hole => load_beside_move_over;
     two_moves_over_a_mapping_leave_no_hole => load_beside_two_moves_over;
     a_hole_is_not_seen_in_two_moves => two_looks_in_two_moves;
+    a_fault_beside_a_failed_move_ends_before_an_unmap => fault_beside_a_move_without_frames;
     a_move_beside_the_last_fault_ends => move_beside_the_last_fault;
     the_kernels_writes_are_not_seen_by_a_child => kernel_write_beside_fork;
     the_kernels_writes_are_not_lost => kernel_write_beside_protect;

@@ -37,6 +37,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         // SAFETY: (1) the space's own; (2) both were checked by the verb; (3) by this change.
         let prepared = unsafe { mm.table.prepare_relocation(mm.platform(), from, to.start()) };
         if prepared.is_err() {
+            // New tables may go again, and a fault beside the target may have come in there.
+            L::exclude(&self.right, to);
             mm.zap(to);
             self.held = None;
             self.unclaim(from);
