@@ -46,17 +46,23 @@ impl<'m, P: Platform> Token<'m, P> {
     /// Whether it has happened, or something that cannot be told from it.
     pub fn is_over(&self) -> bool {
         if self.relief {
-            self.p.shared().limbo.turn(self.p);
+            let limbo = &self.p.shared().limbo;
+            limbo.turn(self.p);
+            // Whoever was just turning when this was made may have given the last table back before: then nothing happens any more.
+            if limbo.is_empty() {
+                return true;
+            }
         }
         !self.p.shared().is_now(self.moment)
     }
 
     /// Sleeps until it has happened. With nothing held that a fault or change wants, and not in a read section.
     pub fn wait(&self) {
-        while self.relief && !self.is_over() {
-            self.p.rcu().synchronize();
-        }
         while !self.is_over() {
+            if self.relief {
+                self.p.rcu().synchronize();
+                continue;
+            }
             self.p.sleep(Shared::key(self.moment), &|| !self.is_over());
         }
     }
