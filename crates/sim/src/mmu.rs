@@ -69,6 +69,9 @@ impl Sim {
         let mut patience = 1000;
         while !watch.state().may_use(cpu, entry, now) && patience > 0 {
             spile_sync::hint::spin_loop();
+            // Whoever it is may have lost its processor just there, to this thread.
+            #[cfg(not(feature = "sched"))]
+            std::thread::yield_now();
             patience -= 1;
         }
         watch.check(|state| ((), state.used(cpu, entry, now)));
