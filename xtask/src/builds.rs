@@ -4,7 +4,7 @@ use crate::repo::{self, libraries, root};
 use crate::shell::{cargo, cargo_of, command, output, run, succeeds, target_dir};
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// A target that has no std.
@@ -93,10 +93,33 @@ pub fn readme() -> Result<()> {
 pub fn package() -> Result<()> {
     // Without the network: for each crate it would ask anew whether the registry knows the others, and fail when it does not answer.
     run(&mut cargo(&["fetch", "--locked"]))?;
-    let packages = packages();
+    let (own, packages) = (target_dir("packages"), packages());
     let mut arguments = with_packages(&["package", "--offline"], &packages);
     if !root().join(".git").exists() {
         arguments.push("--allow-dirty");
     }
-    run(&mut cargo(&arguments))
+    // Cargo takes what it has once unpacked and built of a version for that version, and ours stay the same from change to change.
+    let _ = std::fs::remove_dir_all(&own);
+    let home = cargo_home()?;
+    link_all_but("registry", &home, &own.join("home"))?;
+    link_all_but("src", &home.join("registry"), &own.join("home/registry"))?;
+    run(cargo(&arguments).env("CARGO_HOME", own.join("home")).env("CARGO_TARGET_DIR", own.join("target")))
+}
+
+/// Where cargo keeps what it downloads.
+fn cargo_home() -> Result<PathBuf> {
+    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    named.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("neither CARGO_HOME nor a home directory is known")
+}
+
+/// Makes the directory `to`, with a link to each entry of `from` but the one called `without`.
+fn link_all_but(without: &str, from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        if entry.file_name() != without {
+            std::os::unix::fs::symlink(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
