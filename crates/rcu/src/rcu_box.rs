@@ -31,23 +31,27 @@ impl<T> RcuBox<T> {
 
     /// Boxes `value`, or gives it back when there is no memory.
     pub fn try_new(value: T) -> Result<Self, T> {
+        let mut value = Some(value);
+        let boxed = Self::try_with(|| value.take().expect("called once"));
+        boxed.ok_or_else(|| value.expect("not called without memory"))
+    }
+
+    /// Boxes what `make` makes, or does not call it when there is no memory. (Its panic leaks the memory.)
+    #[inline]
+    pub fn try_with(make: impl FnOnce() -> T) -> Option<Self> {
         let layout = core::alloc::Layout::new::<Inner<T>>();
         // SAFETY: (1) the layout holds a `Head`, so its size is not zero.
         let raw = unsafe { alloc::alloc::alloc(layout) }.cast::<Inner<T>>();
-        let Some(inner) = NonNull::new(raw) else {
-            return Err(value);
-        };
+        let inner = NonNull::new(raw)?;
         // SAFETY: (1) freshly allocated with the layout of `Inner<T>`; (2) nobody else knows it.
-        unsafe {
-            inner.write(Inner { head: Head::new(release::<T>), value });
-        }
-        Ok(Self(inner))
+        unsafe { inner.write(Inner { head: Head::new(release::<T>), value: make() }) };
+        Some(Self(inner))
     }
 
     /// The value, out of its box.
     pub fn into_inner(self) -> T {
         let inner = core::mem::ManuallyDrop::new(self).0;
-        // SAFETY: (1) allocated by `new` or `try_new` with the global allocator and this layout; (2) owned, and given up above.
+        // SAFETY: (1) allocated by `new` or `try_with` with the global allocator and this layout; (2) owned, and given up above.
         unsafe { Box::from_raw(inner.as_ptr()) }.value
     }
 
@@ -95,7 +99,7 @@ unsafe fn release<T>(head: NonNull<Head>) {
 
 impl<T> Drop for RcuBox<T> {
     fn drop(&mut self) {
-        // SAFETY: (1) allocated by `new` or `try_new` with the global allocator and this layout; (2) owned.
+        // SAFETY: (1) allocated by `new` or `try_with` with the global allocator and this layout; (2) owned.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }

@@ -378,9 +378,10 @@ const FAULTY: &[(&str, &str, &[&str])] = &[
     ("known_late_reader", "read-beside-writer", &["btreemap_rwlock", "mmap_lock"]),
     ("known_late_reader", "no-revalidation", &["spf_refcount", "spf_seq", "rcu"]),
     ("known_late_reader", "hold-a-dead-vma", &["vma_rwsem"]),
-    ("known_late_reader", "reference-a-claimed-vma", &["vma_refcount"]),
+    ("known_late_reader", "claim-without-quiesce", &["vma_refcount"]),
     ("known_late_reader", "zap-without-grace", &["rcu_late_zap"]),
-    ("known_recycled", "recycle-at-once", &["spf_refcount", "spf_seq", "vma_rwsem", "vma_refcount", "rcu"]),
+    ("known_recycled", "recycle-at-once", &["spf_refcount", "spf_seq", "vma_rwsem", "rcu"]),
+    ("known_recycled", "recycled-of-another", &["vma_refcount"]),
     (
         "known_maps_reader",
         "two-steps",

@@ -15,7 +15,7 @@ use crate::vma::{AnonId, Vma};
 /// Sees to it that the mapping held has one. False if somebody is about to replace it.
 #[inline]
 pub(crate) fn ensure<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) -> bool {
-    hold.vma().anon.get().is_some() || set_beside(mm, hold)
+    hold.vma().anon().is_some() || set_beside(mm, hold)
 }
 
 #[cold]
@@ -27,7 +27,7 @@ fn set_beside<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// Sees to it that `vma` has one.
     pub(crate) fn identify(&self, vma: &Vma<P, L>) {
-        if !vma.anon.get().is_some() {
+        if !vma.anon().is_some() {
             set(self.mm.platform(), vma, |at, theirs| self.index().find(at).and_then(theirs));
         }
     }
@@ -40,10 +40,10 @@ fn set<P: Platform, L: Locking>(
     vma: &Vma<P, L>,
     find: impl Fn(u64, &dyn Fn(&Vma<P, L>) -> Option<AnonId>) -> Option<AnonId>,
 ) -> bool {
-    let usable = |other: &Vma<P, L>| Some(other.anon.get()).filter(|id| id.is_some() && !id.is_inherited());
+    let usable = |other: &Vma<P, L>| Some(other.anon()).filter(|id| id.is_some() && !id.is_inherited());
     let above = find(vma.range().end(), &|above| usable(above).filter(|_| continues(vma, above)));
     let below = || find(vma.range().start().checked_sub(1)?, &|below| usable(below).filter(|_| continues(below, vma)));
-    vma.anon.set(above.or_else(below).unwrap_or_else(|| AnonId::new(p.shared().number())))
+    vma.anon_cell().set(above.or_else(below).unwrap_or_else(|| AnonId::new(p.shared().number())))
 }
 
 fn continues<P: Platform, L: Locking>(low: &Vma<P, L>, high: &Vma<P, L>) -> bool {

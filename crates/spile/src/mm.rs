@@ -16,6 +16,7 @@ use crate::platform::Platform;
 use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
 use core::fmt;
+use core::ops::Deref;
 #[cfg(feature = "linux")]
 use spile_sync::atomic::AtomicU64;
 use spile_sync::atomic::{AtomicUsize, Ordering};
@@ -399,10 +400,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
 
     /// What it means that no mapping was found at `at`, if `next` looks again for that or the next above: for designs.
     #[cold]
-    pub fn miss<'v>(&self, at: u64, next: impl FnOnce() -> Option<&'v Vma<P, L>>) -> Miss
-    where
-        L: 'v,
-    {
+    pub fn miss<V: Deref<Target = Vma<P, L>>>(&self, at: u64, next: impl FnOnce() -> Option<V>) -> Miss {
         // Acquire: pairs with `end_gap`; the second look, below, finds what filled the gap. A gap that has begun is seen by whoever has
         // seen that something was taken away after it.
         #[cfg(feature = "linux")]
@@ -439,7 +437,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 
     /// Calls `each` with every mapping, ascending: one that is replaced meanwhile may be seen twice, in pieces; what stays mapped is never
-    /// left out. `each` runs in a read section, or under a share of the lock, as the design looks: it must not sleep, nor change anything.
+    /// left out. `each` runs in a read section, with a reference, or under a share of the lock, as the design looks: it must not sleep, nor change
+    /// anything.
     pub fn each_vma(&self, mut each: impl FnMut(&Vma<P, L>)) {
         // A look per mapping: nobody waits for the whole walk.
         let mut look = |from| {
@@ -477,7 +476,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
 }
 
 impl<P: Platform, L: Locking> Drop for Mm<P, L> {
-    /// exit: nobody is left. Frees pages and tables; waits for no grace period.
+    /// exit: nobody is left. Frees pages and tables; waits for no grace period. May sleep, until a fault of a relative has looked at a
+    /// mapping that had been of its space.
     fn drop(&mut self) {
         // Tables may be there that no mapping needs: of faults that found no frame.
         if self.table.is_in_use(&self.platform) {
@@ -486,7 +486,7 @@ impl<P: Platform, L: Locking> Drop for Mm<P, L> {
             gather.settle(Range::of(0, TABLE_END));
         }
         // SAFETY: (1) all of it is ours.
-        unsafe { self.index.writer() }.clear(drop);
+        unsafe { self.index.writer() }.clear(|vma| L::unmake(self, vma));
         self.table.destroy(&self.platform);
         self.relieve();
     }

@@ -1,17 +1,22 @@
 //! A mapping, as it is published: what it covers and what it is.
 //!
 //! **Guarantee.** A published [`Vma`] never changes, but for its anonymous identity, which is set once. Whoever wants another one
-//! replaces it.
+//! replaces it. What a design does with its memory afterwards is that design's matter.
 
 use crate::addr::{PAGE_SHIFT, Prot, Range};
 #[cfg(feature = "file")]
 use crate::backing::File;
+use crate::change::NoMemory;
+use crate::index::{PIECES, Pieces, VmaBox};
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem::ManuallyDrop;
+use spile_rcu::RcuBox;
 use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::cell::UnsafeCell;
 use spile_sync::seeded;
 
 /// Properties of a mapping that are on or off. Two mappings merge only if theirs are equal.
@@ -324,33 +329,80 @@ impl AnonCell {
     }
 }
 
-/// A mapping.
-pub struct Vma<P: Platform, L: Locking> {
+/// A mapping, but for what the design keeps in it.
+pub struct Body<P: Platform> {
     range: Range,
     attr: Attr<P>,
-    pub(crate) anon: AnonCell,
-    pub(crate) lock: L::PerVma,
+    anon: AnonCell,
 }
 
+impl<P: Platform> Body<P> {
+    #[inline]
+    pub(crate) fn new(range: Range, attr: Attr<P>, anon: AnonId) -> Self {
+        Self { range, attr, anon: AnonCell::new(anon) }
+    }
+
+    /// Of a mapping that there is not: nothing of anybody's is in it.
+    pub(crate) fn nothing() -> Self {
+        Self::new(Range::page_of(0), Attr::anon(0, Prot::NONE), AnonId::NONE)
+    }
+}
+
+/// A mapping.
+pub struct Vma<P: Platform, L: Locking> {
+    pub(crate) lock: L::PerVma,
+    /// Written by [`rewrite`](Self::rewrite) alone. In a cell because a design may let somebody see `lock` at that moment, who found the
+    /// mapping that had this memory before.
+    body: UnsafeCell<Body<P>>,
+}
+
+// SAFETY: (1) the body is written by who alone uses it, says `rewrite`; else it is shared as it is.
+unsafe impl<P: Platform, L: Locking> Sync for Vma<P, L> where Body<P>: Send + Sync {}
+
 impl<P: Platform, L: Locking> Vma<P, L> {
-    /// Born claimed: no fault gets hold of it before it is released.
-    pub(crate) fn new(mm: &Mm<P, L>, range: Range, attr: Attr<P>, anon: AnonId) -> Self {
-        Self { range, attr, anon: AnonCell::new(anon), lock: L::born_claimed(mm) }
+    /// Boxed, and born claimed: no fault gets hold of it before it is released.
+    #[inline]
+    pub(crate) fn boxed(mm: &Mm<P, L>, body: impl FnOnce() -> Body<P>) -> Result<VmaBox<P, L>, NoMemory> {
+        RcuBox::try_with(|| Self { lock: L::born_claimed(mm), body: UnsafeCell::new(body()) }).ok_or(NoMemory)
+    }
+
+    /// Makes it another mapping, and drops what it was.
+    ///
+    /// # Safety
+    ///
+    /// (1) The caller owns it, and nobody else looks at more of it than the design's part.
+    pub(crate) unsafe fn rewrite(&self, body: Body<P>) {
+        // SAFETY: (1) the caller's.
+        drop(self.body.with_mut(|now| unsafe { now.replace(body) }));
+    }
+
+    #[inline]
+    fn body(&self) -> &Body<P> {
+        // SAFETY: (1) not written while anybody has a reference by which he looks at it, as `rewrite` says.
+        self.body.with(|body| unsafe { &*body })
     }
 
     /// What it covers.
+    #[inline]
     pub fn range(&self) -> Range {
-        self.range
+        self.body().range
     }
 
     /// What it is.
+    #[inline]
     pub fn attr(&self) -> &Attr<P> {
-        &self.attr
+        &self.body().attr
     }
 
     /// Whose its anonymous pages are.
     pub fn anon(&self) -> AnonId {
-        self.anon.get()
+        self.anon_cell().get()
+    }
+
+    /// Where that is said.
+    #[inline]
+    pub(crate) fn anon_cell(&self) -> &AnonCell {
+        &self.body().anon
     }
 
     /// What the design keeps in it: for designs.
@@ -366,12 +418,41 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     /// Which page of its backing is at `at`, which it covers.
     #[cfg(feature = "file")]
     pub(crate) fn page_at(&self, at: u64) -> u64 {
-        self.attr.backing.page().wrapping_add((at - self.range.start()) >> PAGE_SHIFT)
+        self.attr().backing.page().wrapping_add((at - self.range().start()) >> PAGE_SHIFT)
     }
 }
 
 impl<P: Platform, L: Locking> fmt::Debug for Vma<P, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {:?}", self.range, self.attr, self.anon.get())
+        write!(f, "{} {:?} {:?}", self.range(), self.attr(), self.anon())
+    }
+}
+
+/// Mappings to be. Those that nobody took go back to the design.
+pub(crate) struct Made<'m, P: Platform, L: Locking> {
+    mm: &'m Mm<P, L>,
+    /// The drop gives them back; that there is nothing left then the compiler need not find out.
+    pub(crate) boxes: ManuallyDrop<Pieces<P, L>>,
+}
+
+impl<'m, P: Platform, L: Locking> Made<'m, P, L> {
+    pub(crate) fn none(mm: &'m Mm<P, L>) -> Self {
+        Self { mm, boxes: ManuallyDrop::new([const { None }; PIECES]) }
+    }
+
+    #[cold]
+    fn unmake(&mut self) {
+        self.boxes.iter_mut().filter_map(Option::take).for_each(|vma| L::unmake(self.mm, vma));
+    }
+}
+
+impl<P: Platform, L: Locking> Drop for Made<'_, P, L> {
+    #[inline]
+    fn drop(&mut self) {
+        // As a rule all were put in the index.
+        if let [None, None, None] = *self.boxes {
+            return;
+        }
+        self.unmake();
     }
 }

@@ -7,7 +7,7 @@ use model::host::{PLAIN, Setting};
 use model::{Race, Side, Space, at, page, pages};
 use spile::locking::{Miss, Slowly};
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot};
+use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot, Range};
 use std::sync::Mutex;
 
 /// A page that was written is there, and another of the same mapping is not.
@@ -613,6 +613,101 @@ fn claims_wait_of_vma_refcount() {
     holds_and_claims::<spile::VmaRefcount>();
 }
 
+/// Mappings whose memory is used again before those who found them are gone.
+mod recycled {
+    use super::*;
+    use spile::VmaRefcount;
+
+    type Stage = Space<VmaRefcount>;
+
+    /// Page 0 of a parent, which may read it, and a child without mappings.
+    fn parent_and_child(s: &mut Stage) {
+        *s.child.get_mut().unwrap() = Some(s.mm.fork().unwrap());
+        s.map(page(0), Prot::R);
+    }
+
+    /// What the parent had is the child's, who may write.
+    fn passes_on(s: &Stage, at: Range) {
+        s.mm.unmap(page(0)).unwrap();
+        let child = s.child.lock().unwrap();
+        child.as_ref().unwrap().map(Place::Over(at), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+    }
+
+    fn late(s: &Stage) {
+        let denied = s.fault(at(0), Access::Write).unwrap_err();
+        assert!([Denied::Protected, Denied::Unmapped].contains(&denied), "by a mapping that is not the parent's");
+    }
+
+    fn two(sides: Vec<Side<VmaRefcount>>, after: Side<VmaRefcount>) {
+        Race { setting: Setting { frames: 14, ..PLAIN }, preemptions: 2, before: parent_and_child, sides, after }.run();
+    }
+
+    #[test]
+    fn mapping_of_another_space() {
+        two(vec![|s| passes_on(s, page(0)), late], stays_unmapped);
+    }
+
+    /// The same, and the child's claims meet references that are not for it.
+    #[test]
+    fn claim_against_a_strangers_reference() {
+        let sides: Vec<Side<VmaRefcount>> = vec![
+            |s| {
+                passes_on(s, page(0));
+                s.child.lock().unwrap().as_ref().unwrap().unmap(page(0)).unwrap();
+                s.map(page(0), Prot::R.with(Prot::X));
+            },
+            late,
+        ];
+        two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
+    }
+
+    /// What a child gives up at its exit, while somebody who found it in the parent looks at it, is the parent's again.
+    #[test]
+    fn exit_against_a_strangers_reference() {
+        let sides: Vec<Side<VmaRefcount>> = vec![
+            |s| {
+                passes_on(s, page(0));
+                drop(s.child.lock().unwrap().take());
+                s.map(page(0), Prot::R.with(Prot::X));
+            },
+            late,
+        ];
+        two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
+    }
+
+    /// It is this space's again, elsewhere.
+    #[test]
+    fn mapping_of_another_place() {
+        let before: fn(&mut Stage) = |s| s.map(page(0), Prot::R);
+        let sides: Vec<Side<VmaRefcount>> = vec![
+            |s| {
+                s.mm.unmap(page(0)).unwrap();
+                s.map(page(2), Prot::RW);
+            },
+            late,
+        ];
+        Race { setting: PLAIN, preemptions: 3, before, sides, after: stays_unmapped }.run();
+    }
+
+    /// Who looks for the next mapping finds that of before, which grows, or that of after, which does not, and no other.
+    #[test]
+    fn next_mapping_is_elsewhere() {
+        let before: fn(&mut Stage) = |s| {
+            let attr = |at: Range| Attr { flags: Flags::GROWS_DOWN.with(Flags::MAY_WRITE), ..Attr::anon(at.start(), Prot::RW) };
+            s.mm.map(Place::Over(pages(1, 3)), attr).unwrap();
+        };
+        let sides: Vec<Side<VmaRefcount>> = vec![
+            |s| {
+                // The mapping that grows is a shorter one, and then its memory is that of one above, which does not grow.
+                s.mm.unmap(page(2)).unwrap();
+                s.map(page(3), Prot::R);
+            },
+            |s| done(s.fault(at(0), Access::Write)),
+        ];
+        Race { setting: Setting { frames: 12, ..PLAIN }, preemptions: 2, before, sides, after: |_| () }.run();
+    }
+}
+
 /// The lock of ranges, and changes that go on beside each other.
 mod ranges {
     use super::*;
@@ -729,7 +824,7 @@ mod files {
     use spile::Backing;
     use spile::backing::File;
 
-    fn map_file<L: Locking>(s: &Space<L>, range: spile::Range, first: u64) {
+    fn map_file<L: Locking>(s: &Space<L>, range: Range, first: u64) {
         let backing = Backing::File(s.file.clone().unwrap(), first);
         let attr = Attr { prot: Prot::RW, flags: Flags::SHARED.with(Flags::MAY_WRITE), backing, name: None };
         s.mm.map(Place::Over(range), |_| attr).unwrap();

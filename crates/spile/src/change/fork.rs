@@ -8,8 +8,7 @@ use crate::mm::{Error, Mm};
 use crate::paging::Gather;
 use crate::platform::Platform;
 use crate::usage::Delta;
-use crate::vma::{AnonId, Attr, Flags, Vma};
-use spile_rcu::RcuBox;
+use crate::vma::{AnonId, Attr, Body, Flags, Made, Vma};
 
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// A copy of the address space, sharing pages until one side writes. Faults of this one are kept out while its pages are
@@ -53,7 +52,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         let wiped = flags.has(Flags::WIPE_ON_FORK);
         // The child's private pages hang in the parent's chains as well as in its own.
-        let anon = match vma.anon.get() {
+        let anon = match vma.anon() {
             id if id.is_some() && !wiped => AnonId::new(p.shared().number()).inherited(),
             _ => AnonId::NONE,
         };
@@ -61,10 +60,11 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let attr = Attr { flags: flags.without(locks), ..vma.attr().clone() };
         let mut usage = Delta::default();
         usage.add(vma.range(), &attr);
-        let copy = RcuBox::try_new(Vma::new(mm, vma.range(), attr, anon)).map_err(|_| NoMemory)?;
+        let mut copy = Made::none(mm);
+        let made = copy.boxes[0].insert(L::make(mm, || Body::new(vma.range(), attr, anon))?);
         // SAFETY: (1) this is the right to change the child, which nobody else knows; (2) put in its index next.
-        unsafe { L::release(mm, &copy) };
-        self.writer.replace(vma.range(), &mut [Some(copy), None, None], |_| unreachable!("nothing is there in the child"))?;
+        unsafe { L::release(mm, made) };
+        self.writer.replace(vma.range(), &mut copy.boxes, |_| unreachable!("nothing is there in the child"))?;
         mm.usage.apply(&usage);
         // What has no private page is found again by faults.
         if anon.is_some() {

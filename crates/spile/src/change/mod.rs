@@ -37,9 +37,8 @@ use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::usage::Delta;
-use crate::vma::{AnonId, Attr, Vma};
+use crate::vma::{AnonId, Attr, Body, Made, Vma};
 use core::ptr::NonNull;
-use spile_rcu::RcuBox;
 use spile_sync::seeded;
 
 /// There was no memory; nothing was changed.
@@ -51,7 +50,7 @@ pub(crate) struct Change<'m, P: Platform, L: Locking> {
     pub(crate) mm: &'m Mm<P, L>,
     writer: <L::Index<P> as Index<P, L>>::Writer<'m>,
     /// Mappings to be, for changes that must not fail halfway: as many as two make of which one takes away and one adds.
-    spares: Pieces<P, L>,
+    spares: Made<'m, P, L>,
     /// Where mappings stay claimed, also those that further changes put there.
     held: Option<Range>,
     // After the writer, whose right it is.
@@ -174,7 +173,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         let right = L::write(mm, want);
         // SAFETY: (1) whoever has the right makes one writer, here, and does not use it apart.
         let writer = unsafe { mm.index.writer() };
-        Self { mm, writer, spares: [const { None }; PIECES], held: None, right }
+        Self { mm, writer, spares: Made::none(mm), held: None, right }
     }
 
     /// `range`, if the right is to change that too, and what touches it.
@@ -218,19 +217,19 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         loop {
             let plan = plan(&self.writer, at, new, joins);
             let mut usage = Delta::default();
-            let mut boxes = make(self.mm, &mut self.spares, &plan, &mut usage)?;
+            let mut made = make(self.mm, &mut self.spares, &plan, &mut usage)?;
             let (window, overlapped) = (plan.window, plan.around.first.is_some());
             debug_assert!(L::may_change(&self.right, window), "the right does not reach as far as {window}");
             L::exclude(&self.right, window);
             if !claim(self.mm, &self.writer, &plan, &mut usage) && !seeded!("plan-once") {
                 // Beside those that were not used: a further change may count on them.
-                let free = self.spares.iter_mut().filter(|spare| spare.is_none());
-                free.zip(boxes.into_iter().flatten()).for_each(|(spare, made)| *spare = Some(made));
+                let free = self.spares.boxes.iter_mut().filter(|spare| spare.is_none());
+                free.zip(made.boxes.iter_mut().filter_map(Option::take)).for_each(|(spare, made)| *spare = Some(made));
                 self.unclaim(window);
                 continue;
             }
-            let vmas = boxes.each_ref().map(|slot| slot.as_ref().map(|vma| NonNull::from(&**vma)));
-            self.publish(window, &mut boxes)?;
+            let vmas = made.boxes.each_ref().map(|slot| slot.as_ref().map(|vma| NonNull::from(&**vma)));
+            self.publish(window, &mut made.boxes)?;
             self.mm.usage.apply(&usage);
             return Ok(Fresh { vmas, overlapped, change: self });
         }
@@ -246,7 +245,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 // SAFETY: (1) this is the right.
                 unsafe { L::claim(self.mm, vma) };
             }
-            vma.anon.close();
+            vma.anon_cell().close();
         }
         self.iter(range).filter(|_| !seeded!("fork-without-claim")).for_each(|vma| L::quiesce(self.mm, vma));
         L::settle(self.mm);
@@ -256,7 +255,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     pub(crate) fn unclaim(&self, window: Range) {
         let is_held = |vma: &Vma<P, L>| self.held.is_some_and(|held| held.overlap(vma.range()).is_some());
         for vma in self.iter(window).filter(|vma| !is_held(vma)) {
-            vma.anon.reopen();
+            vma.anon_cell().reopen();
             // SAFETY: (1) this is the right; (2) in the index, and what claimed it is undone, or over.
             unsafe { L::release(self.mm, vma) };
         }
@@ -328,30 +327,32 @@ fn plan<'a, P: Platform, L: Locking>(
 }
 
 /// Makes the mappings of `plan`: the last thing that can fail, save nodes of the index.
-fn make<P: Platform, L: Locking>(
-    mm: &Mm<P, L>,
-    spares: &mut Pieces<P, L>,
+fn make<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    spares: &mut Made<'m, P, L>,
     plan: &Plan<'_, P, L>,
     usage: &mut Delta,
-) -> Result<Pieces<P, L>, NoMemory> {
-    let mut boxes = [None, None, None];
-    for (slot, piece) in boxes.iter_mut().zip(&plan.pieces) {
+) -> Result<Made<'m, P, L>, NoMemory> {
+    let mut made = Made::none(mm);
+    for (slot, piece) in made.boxes.iter_mut().zip(&plan.pieces) {
         let Some(Piece { range, attr, skip, anon }) = piece else { continue };
-        let vma = Vma::new(mm, *range, attr.skip_pages(*skip), *anon);
+        let body = || Body::new(*range, attr.skip_pages(*skip), *anon);
+        let vma = match spares.boxes.iter_mut().find_map(Option::take) {
+            Some(spare) => {
+                // SAFETY: (1) claimed since it was made for this change, so nobody has held it.
+                unsafe { spare.rewrite(body()) };
+                spare
+            }
+            None => L::make(mm, body)?,
+        };
         if seeded!("born-released") {
             // SAFETY: none: this is the bug.
             unsafe { L::release(mm, &vma) };
         }
         usage.add(*range, vma.attr());
-        *slot = Some(match spares.iter_mut().find_map(Option::take) {
-            Some(mut spare) => {
-                *spare = vma;
-                spare
-            }
-            None => RcuBox::try_new(vma).map_err(|_| NoMemory)?,
-        });
+        *slot = Some(vma);
     }
-    Ok(boxes)
+    Ok(made)
 }
 
 /// Claims every mapping in the plan's window. False if a fault has set an identity that the plan relies on.
@@ -363,7 +364,7 @@ fn claim<P: Platform, L: Locking>(mm: &Mm<P, L>, index: &impl Writer<P, L>, plan
             // SAFETY: (1) called by a change.
             unsafe { L::claim(mm, vma) };
         }
-        let anon = vma.anon.close();
+        let anon = vma.anon_cell().close();
         let relied = [below, first, above].into_iter().flatten();
         as_relied &= relied.filter(|seen| core::ptr::eq(seen.vma, vma)).all(|seen| seen.anon == anon);
         usage.remove(vma.range(), vma.attr());

@@ -6,17 +6,15 @@ use crate::index::Writer;
 use crate::locking::Locking;
 use crate::paging::Gather;
 use crate::platform::Platform;
-use crate::vma::{AnonId, Attr, Backing, Flags, Vma};
+use crate::vma::{AnonId, Attr, Backing, Body, Flags};
 use core::mem::forget;
-use spile_rcu::RcuBox;
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// Makes sure that the next `changes` changes find memory, if one of them only takes away and the others only add.
     fn reserve(&mut self, changes: usize) -> Result<(), NoMemory> {
         self.writer.reserve(changes)?;
-        for spare in self.spares.iter_mut().filter(|spare| spare.is_none()) {
-            let nothing = Vma::new(self.mm, Range::page_of(0), Attr::anon(0, crate::Prot::NONE), AnonId::NONE);
-            *spare = Some(RcuBox::try_new(nothing).map_err(|_| NoMemory)?);
+        for spare in self.spares.boxes.iter_mut().filter(|spare| spare.is_none()) {
+            *spare = Some(L::make(self.mm, Body::nothing)?);
         }
         Ok(())
     }

@@ -28,7 +28,13 @@ impl<P: Platform, L: Locking> Maple<P, L> {
 
     /// The mapping that covers `at`, or the next above.
     pub(crate) fn find_from<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
-        self.tree.find(section, at).map(|(_, vma)| vma)
+        self.find_place(section, at).map(|(_, vma)| vma)
+    }
+
+    /// The same, and where it is found.
+    pub(crate) fn find_place<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<(Range, &'g Vma<P, L>)> {
+        let (span, vma) = self.tree.find(section, at)?;
+        Some((Range::of(span.first(), span.last() + 1), vma))
     }
 }
 

@@ -75,10 +75,12 @@ macro_rules! looks_beside_in_a_section {
     };
 }
 
+mod pool;
 mod ranges;
 mod rwlock;
 mod vmacache;
 
+pub use pool::Pool;
 pub use ranges::{Footprint, RangeGuard, Ranges, Request};
 pub use rwlock::{Exclusive, RwLock, SharedGuard};
 
@@ -132,12 +134,14 @@ designs! {
 }
 
 use crate::addr::Range;
+use crate::change::NoMemory;
 use crate::index::{Index, VmaBox};
 use crate::mm::Mm;
 use crate::platform::Platform;
-use crate::vma::Vma;
+use crate::vma::{Body, Vma};
 use crate::wait::Token;
 use core::ptr::NonNull;
+use spile_sync::lock::Guarded;
 use spile_sync::seeded;
 
 /// What was not got on the fast way. Also the label of its counter.
@@ -177,7 +181,8 @@ pub trait Stable<P: Platform, L: Locking> {
     /// Asked under the lock of the table that is about to be written (P1, P2, P4).
     fn still_valid(&self) -> bool;
 
-    /// Shows `see` another mapping of the space: the one that covers `at`, or the next above.
+    /// Shows `see` another mapping of the space: the one that covers `at`, or the next above. None if there is none, or if a change is
+    /// at it and it cannot be looked at without waiting.
     ///
     /// # Panics
     ///
@@ -293,10 +298,37 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// After `quiesce` of each mapping that a change has claimed, if it has claimed any. May sleep.
     fn settle<P: Platform>(_mm: &Mm<P, Self>) {}
 
+    /// A mapping that nobody finds yet, claimed.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`].
+    #[inline]
+    fn make<P: Platform>(mm: &Mm<P, Self>, body: impl FnOnce() -> Body<P>) -> Result<VmaBox<P, Self>, NoMemory> {
+        Vma::boxed(mm, body)
+    }
+
+    /// Gives up a mapping that nobody finds in `mm`: it was made and never put in the index, or nobody uses the space any more.
+    fn unmake<P: Platform>(_mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
+        drop(vma);
+    }
+
     /// A mapping was taken out of the index, and `quiesce` has returned.
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         defer(mm.platform(), vma);
     }
+}
+
+/// Does `work`, a few steps, under a flag that is spun for.
+fn briefly<P: Platform, T, A>(p: &P, guarded: &Guarded<T>, work: impl FnOnce(&mut T) -> A) -> A {
+    let _pin = p.pin();
+    let mut value = loop {
+        match guarded.try_lock() {
+            Some(value) => break value,
+            None => p.relax(),
+        }
+    };
+    work(&mut value)
 }
 
 /// Frees a mapping that is found no more, when those who may have found it in a section are gone.

@@ -179,14 +179,7 @@ impl Ranges {
     }
 
     fn with<P: Platform, T>(&self, p: &P, work: impl FnOnce(&mut Table) -> T) -> T {
-        let _pin = p.pin();
-        let mut table = loop {
-            match self.0.try_lock() {
-                Some(table) => break table,
-                None => p.relax(),
-            }
-        };
-        work(&mut table)
+        super::briefly(p, &self.0, work)
     }
 
     /// `range` to read, if nobody has a part of it to write, or wants it.
