@@ -7,6 +7,7 @@
 //! dead mapping. The one who waits in quiesce is woken by whoever gives up the last reference.
 
 use super::{Locking, Miss, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -133,6 +134,7 @@ unsafe impl Locking for VmaRefcount {
         while held() && !seeded!("claim-without-quiesce") {
             let token = Token::for_thing(p, references.thing());
             if held() {
+                mm.count(Event::HoldWait);
                 token.wait();
             }
         }
