@@ -119,10 +119,10 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
     outcome.map(|()| None)
 }
 
-/// The tests with small nodes and the scheduler's atomics.
+/// The tests with small nodes, the scheduler's atomics, and counters, which add no step to a story.
 fn sched_tests() -> Command {
     let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"]);
-    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched", "--tests"]);
+    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched,spile-sim/counters", "--tests"]);
     // Thousands of stories: with debug assertions, and without waiting for what needs no debugger.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     command
@@ -161,7 +161,7 @@ fn clippy() -> Result<Skipped> {
         "-p",
         "spile-judge",
         "--features",
-        "spile-sim/sched,spile-judge/sched",
+        "spile-sim/sched,spile-sim/counters,spile-judge/sched",
         "--all-targets",
     ])
     .args(deny))?;

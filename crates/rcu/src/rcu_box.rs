@@ -23,6 +23,9 @@ unsafe impl<T: Send> Send for RcuBox<T> {}
 unsafe impl<T: Sync> Sync for RcuBox<T> {}
 
 impl<T> RcuBox<T> {
+    /// How many bytes of the heap one takes.
+    pub const SIZE: usize = size_of::<Inner<T>>();
+
     /// Boxes `value`. Aborts when out of memory, like `Box::new`.
     pub fn new(value: T) -> Self {
         let inner = Box::new(Inner { head: Head::new(release::<T>), value });

@@ -42,7 +42,10 @@ pub use locking::{
     VmaRefcount, VmaRefcount2019, VmaRwsem,
 };
 pub use mm::{Attached, Error, Layout, Mm, Place};
-pub use observe::{Contents, Mapping, Resident};
+#[cfg(feature = "counters")]
+pub use observe::Counters;
+pub(crate) use observe::Way;
+pub use observe::{Contents, Event, Mapping, Resident};
 pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Refused, Store};
 pub use shared::Shared;
 pub use usage::{Kind, Usage};

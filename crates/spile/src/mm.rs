@@ -10,7 +10,8 @@ use crate::addr::{Access, BadRange, PAGE, Prot, Range, SpaceId, TABLE_END};
 use crate::change::{Change, Elsewhere, NoMemory};
 use crate::fault::{self, Denied, Outcome};
 use crate::index::{Index, Writer};
-use crate::locking::{Locking, Miss, RwLock};
+use crate::locking::{Exclusive, Locking, Miss, RwLock};
+use crate::observe::{Counts, Event};
 use crate::paging::{Gather, PageTable};
 use crate::platform::Platform;
 use crate::usage::Usage;
@@ -37,6 +38,7 @@ pub struct Mm<P: Platform, L: Locking> {
     gaps: AtomicU64,
     #[cfg(feature = "linux")]
     pub(crate) linux: crate::linux::State,
+    pub(crate) counts: Counts,
     design: L::PerMm<P>,
 }
 
@@ -161,6 +163,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             gaps: AtomicU64::new(0),
             #[cfg(feature = "linux")]
             linux: crate::linux::State::new(),
+            counts: Counts::new(),
             design,
         })
     }
@@ -203,6 +206,11 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// The lock that keeps changes apart: for designs.
     pub fn lock(&self) -> &RwLock {
         &self.lock
+    }
+
+    /// All of that lock: for designs. May sleep.
+    pub fn wait_for_all(&self) -> Exclusive<'_, P> {
+        self.lock.wait_for_all(&self.platform, self.counting(Event::WriteWait))
     }
 
     /// What the design keeps: for designs.
@@ -371,6 +379,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
                 Ok(done) => return done,
                 Err(Elsewhere(range)) => want = Some(range),
             }
+            self.count(Event::Replan);
         }
     }
 

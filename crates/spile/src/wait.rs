@@ -23,6 +23,17 @@ pub struct Token<'m, P: Platform> {
     _held: Option<Frame<'m, P>>,
 }
 
+/// Why a token was given.
+#[cfg(feature = "counters")]
+pub(crate) enum Reason {
+    /// A page is being read.
+    Page,
+    /// There is no memory but what waits for a grace period.
+    Relief,
+    /// Somebody has what a fault or a change wants.
+    Change,
+}
+
 impl<'m, P: Platform> Token<'m, P> {
     /// For the next time something happens to `thing`.
     pub(crate) fn for_thing(p: &'m P, thing: usize) -> Self {
@@ -41,6 +52,15 @@ impl<'m, P: Platform> Token<'m, P> {
     #[cfg(feature = "file")]
     pub(crate) fn holding(self, frame: Frame<'m, P>) -> Self {
         Self { _held: Some(frame), ..self }
+    }
+
+    #[cfg(feature = "counters")]
+    pub(crate) fn reason(&self) -> Reason {
+        match &self._held {
+            _ if self.relief => Reason::Relief,
+            Some(_) => Reason::Page,
+            None => Reason::Change,
+        }
     }
 
     /// Whether it has happened, or something that cannot be told from it.

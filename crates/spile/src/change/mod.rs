@@ -31,6 +31,7 @@ mod unmap;
 pub(crate) use grow::Ungrown;
 pub use merge::Joins;
 
+use crate::Event;
 use crate::addr::{PAGE_SHIFT, Range};
 use crate::index::{Index, PIECES, Pieces, Writer};
 use crate::locking::Locking;
@@ -171,6 +172,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     /// Waits for the right to change `want`, and what touches it.
     pub(crate) fn begin(mm: &'m Mm<P, L>, want: &[Range]) -> Self {
         let right = L::write(mm, want);
+        mm.count(Event::Write);
         // SAFETY: (1) whoever has the right makes one writer, here, and does not use it apart.
         let writer = unsafe { mm.index.writer() };
         Self { mm, writer, spares: Made::none(mm), held: None, right }
@@ -226,6 +228,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 let free = self.spares.boxes.iter_mut().filter(|spare| spare.is_none());
                 free.zip(made.boxes.iter_mut().filter_map(Option::take)).for_each(|(spare, made)| *spare = Some(made));
                 self.unclaim(window);
+                self.mm.count(Event::Replan);
                 continue;
             }
             let vmas = made.boxes.each_ref().map(|slot| slot.as_ref().map(|vma| NonNull::from(&**vma)));

@@ -30,6 +30,7 @@ use crate::paging::{Lost, Pte};
 use crate::platform::Platform;
 use crate::vma::Backing;
 use crate::wait::Token;
+use crate::{Event, Way};
 
 /// How a fault ended.
 #[derive(Debug)]
@@ -108,13 +109,15 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
         return Outcome::Denied(Denied::Unmapped);
     }
     let page = at & !(PAGE - 1);
+    mm.count(Event::Lookup);
     let miss = match L::try_stabilise(mm, page) {
         Ok(hold) => match resolve(mm, &hold, page, access) {
             Err(Failed::Stale) => Miss::Stale,
-            resolved => return outcome(mm, resolved),
+            resolved => return mm.counted(Way::Fast, outcome(mm, resolved)),
         },
         Err(miss) => miss,
     };
+    mm.count(miss);
     match miss {
         Miss::NoVma => Outcome::Denied(Denied::Unmapped),
         Miss::Grow => Outcome::Grow,
@@ -124,12 +127,14 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
 
 #[cold]
 fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
-    match L::stabilise(mm, page) {
+    mm.count(Event::Fallback);
+    let outcome = match L::stabilise(mm, page) {
         Slowly::Held(hold) => outcome(mm, resolve(mm, &hold, page, access)),
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),
-    }
+    };
+    mm.counted(Way::Slow, outcome)
 }
 
 fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m, P>) -> Outcome<'m, P> {

@@ -44,7 +44,7 @@ unsafe impl Locking for BTreeMapRwLock {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        mm.lock().wait_for_all(mm.platform())
+        mm.wait_for_all()
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {

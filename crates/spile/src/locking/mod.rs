@@ -35,7 +35,7 @@ macro_rules! falls_back_to_the_lock {
         }
 
         fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-            mm.lock().wait_for_all(mm.platform())
+            mm.wait_for_all()
         }
 
         fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
@@ -133,6 +133,7 @@ designs! {
     pt_range::PtRange
 }
 
+use crate::Event;
 use crate::addr::Range;
 use crate::change::NoMemory;
 use crate::index::{Index, VmaBox};
@@ -315,7 +316,7 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
 
     /// A mapping was taken out of the index, and `quiesce` has returned.
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
-        defer(mm.platform(), vma);
+        defer(mm, vma);
     }
 }
 
@@ -332,9 +333,10 @@ fn briefly<P: Platform, T, A>(p: &P, guarded: &Guarded<T>, work: impl FnOnce(&mu
 }
 
 /// Frees a mapping that is found no more, when those who may have found it in a section are gone.
-fn defer<P: Platform, L: Locking>(p: &P, vma: VmaBox<P, L>) {
+fn defer<P: Platform, L: Locking>(mm: &Mm<P, L>, vma: VmaBox<P, L>) {
+    mm.count_by(Event::DeferredBytes, VmaBox::<P, L>::SIZE);
     if !seeded!("recycle-at-once") {
-        vma.defer(p.rcu());
+        vma.defer(mm.platform().rcu());
     }
 }
 

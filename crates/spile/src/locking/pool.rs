@@ -6,7 +6,7 @@
 //! **Mechanism.** A few mappings without contents, claimed, under a flag that is spun for: one pool for an address space and all its forks. What
 //! does not fit in waits for its grace period. (Linux's `SLAB_TYPESAFE_BY_RCU`, which `vm_area_struct` has since 6.15.)
 
-use super::{Locking, briefly};
+use super::{Locking, briefly, defer};
 use crate::change::NoMemory;
 use crate::index::VmaBox;
 use crate::mm::Mm;
@@ -53,11 +53,11 @@ impl<P: Platform, L: Locking> Pool<P, L> {
     /// # Safety
     ///
     /// (1) It is claimed, and nobody holds it.
-    pub(super) unsafe fn give_back(&self, p: &P, vma: VmaBox<P, L>) {
+    pub(super) unsafe fn give_back(&self, mm: &Mm<P, L>, vma: VmaBox<P, L>) {
         // SAFETY: (1) the caller's; who found it looks at the design's part, and finds it claimed.
         unsafe { vma.rewrite(Body::nothing()) };
-        let refused = briefly(p, &self.0, |free| free.push(vma));
-        refused.into_iter().for_each(|vma| vma.defer(p.rcu()));
+        let refused = briefly(mm.platform(), &self.0, |free| free.push(vma));
+        refused.into_iter().for_each(|vma| defer(mm, vma));
     }
 }
 

@@ -8,6 +8,7 @@
 //! original has no index of mappings, and keeps what they are in the tables; it has no lock for changes either.)
 
 use super::{Exclusive, Held, Locking, Miss, Slowly, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::paging::SpanShare;
@@ -99,7 +100,7 @@ unsafe impl Locking for PtRange {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        let right = mm.lock().wait_for_all(mm.platform());
+        let right = mm.wait_for_all();
         Excluding { mm, excluded: Cell::new(None), _right: right }
     }
 
@@ -110,7 +111,7 @@ unsafe impl Locking for PtRange {
 
     fn exclude<P: Platform>(right: &Self::Write<'_, P>, range: Range) {
         right.excluded.set(Some(right.excluded.get().map_or(range, |before| before.around(range))));
-        right.mm.page_table().exclude_span(right.mm.platform(), range);
+        right.mm.page_table().exclude_span(right.mm.platform(), range, right.mm.counting(Event::HoldWait));
     }
 
     unsafe fn claim<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}

@@ -20,6 +20,7 @@
 
 use super::ranges::{Footprint, RangeGuard, Ranges};
 use super::{Exclusive, Locking, Miss, SharedGuard, Slowly, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::index::Index;
 use crate::mm::Mm;
@@ -134,7 +135,7 @@ unsafe impl Locking for RangeLock {
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, want: &[Range]) -> Right<'m, P> {
         let mut granted: Option<RangeGuard<'m, P>> = None;
         loop {
-            let lock = mm.lock().wait_for_all(mm.platform());
+            let lock = mm.wait_for_all();
             let footprint = footprint(mm, want, &lock);
             // What is left over goes back: it may cut mappings that have come since.
             if let Some(footprint) = granted.take_if(|granted| granted.narrow(footprint) || seeded!("no-look-after-waiting")) {
@@ -150,6 +151,7 @@ unsafe impl Locking for RangeLock {
                 Ok(footprint) => return Right { mm, footprint: Some(footprint), lock: Some(lock) },
                 Err(token) => {
                     drop(lock);
+                    mm.count(Event::WriteWait);
                     token.wait();
                     granted = Some(request.wait());
                 }
@@ -164,7 +166,7 @@ unsafe impl Locking for RangeLock {
     fn apart<P: Platform, T>(right: &mut Right<'_, P>, work: impl FnOnce() -> T) -> T {
         right.lock = None;
         let done = work();
-        right.lock = Some(right.mm.lock().wait_for_all(right.mm.platform()));
+        right.lock = Some(right.mm.lock().wait_for_all(right.mm.platform(), || {}));
         done
     }
 

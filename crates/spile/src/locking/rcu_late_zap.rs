@@ -7,6 +7,7 @@
 //! every fault that did not see the mark. A fault asks once, at its beginning.
 
 use super::{Locking, Miss, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -90,6 +91,7 @@ unsafe impl Locking for RcuLateZap {
 
     fn settle<P: Platform>(mm: &Mm<P, Self>) {
         if !seeded!("zap-without-grace") {
+            mm.count(Event::GraceWait);
             mm.platform().rcu().synchronize();
         }
     }

@@ -98,12 +98,18 @@ impl RwLock {
         self.or_token(p, WRITER_COMES, || self.try_write(p))
     }
 
-    /// All of it. May sleep.
-    pub fn wait_for_all<'m, P: Platform>(&'m self, p: &'m P) -> Exclusive<'m, P> {
+    /// All of it. May sleep, and calls `waits` before it does so for the first time.
+    pub fn wait_for_all<'m, P: Platform>(&'m self, p: &'m P, waits: impl FnOnce()) -> Exclusive<'m, P> {
+        let mut waits = Some(waits);
         loop {
             match self.write(p) {
                 Ok(all) => break all,
-                Err(token) => token.wait(),
+                Err(token) => {
+                    if let Some(waits) = waits.take() {
+                        waits();
+                    }
+                    token.wait();
+                }
             }
         }
     }

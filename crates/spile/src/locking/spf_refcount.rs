@@ -50,14 +50,14 @@ impl Pinned {
 ///
 /// (1) The caller has one, and does not use it any more.
 #[inline]
-unsafe fn put<P: Platform>(p: &P, vma: NonNull<Vma<P, SpfRefcount>>) {
+unsafe fn put<P: Platform>(mm: &Mm<P, SpfRefcount>, vma: NonNull<Vma<P, SpfRefcount>>) {
     // SAFETY: (1) as long as the reference is there.
     let references = unsafe { &vma.as_ref().lock.references };
     // AcqRel: all uses come before the grace period that the last one asks for. (No model shows it: none looks into freed mappings.)
     if references.fetch_sub(1, Ordering::AcqRel) == 1 {
         // SAFETY: (1) made by an `RcuBox`, whose owner was the index, which has given up its reference; (2) there is one last reference; (3) it is
         // deferred; (4) it was taken out of the index before.
-        super::defer(p, unsafe { RcuBox::from_raw(vma) });
+        super::defer(mm, unsafe { RcuBox::from_raw(vma) });
     }
 }
 
@@ -92,7 +92,7 @@ impl<P: Platform> Drop for Pin<'_, P> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: (1) ours, and the last use.
-        unsafe { put(self.mm.platform(), self.vma) };
+        unsafe { put(self.mm, self.vma) };
     }
 }
 
@@ -139,6 +139,6 @@ unsafe impl Locking for SpfRefcount {
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         // SAFETY: (1) the index's.
-        unsafe { put(mm.platform(), RcuBox::into_raw(vma)) };
+        unsafe { put(mm, RcuBox::into_raw(vma)) };
     }
 }

@@ -113,7 +113,7 @@ unsafe impl Locking for SpfSeq {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        let right = mm.lock().wait_for_all(mm.platform());
+        let right = mm.wait_for_all();
         let now = mm.design().0.load(Ordering::Relaxed);
         // Relaxed: a fault that finds something changed, or locks a table after us, sees it; the index's and the lock's Release.
         mm.design().0.store(now + 1, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 
 use super::rcu::Sequence;
 use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::index::VmaBox;
 use crate::mm::Mm;
@@ -129,7 +130,7 @@ unsafe impl Locking for SpfSrcu {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        Releasing { lock: mm.lock().wait_for_all(mm.platform()), due: Due(mm.design()) }
+        Releasing { lock: mm.wait_for_all(), due: Due(mm.design()) }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
@@ -148,6 +149,7 @@ unsafe impl Locking for SpfSrcu {
     fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
+        mm.count_by(Event::DeferredBytes, VmaBox::<P, Self>::SIZE);
         vma.defer(&mm.design().0);
     }
 }

@@ -11,6 +11,7 @@
 
 use super::pool::Pool;
 use super::{Locking, Miss, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::change::NoMemory;
 use crate::index::{Index, VmaBox};
@@ -192,6 +193,7 @@ unsafe impl Locking for VmaRefcount {
         while held() && !seeded!("claim-without-quiesce") {
             let token = Token::for_thing(p, references.thing());
             if held() {
+                mm.count(Event::HoldWait);
                 token.wait();
             }
         }
@@ -214,6 +216,6 @@ unsafe impl Locking for VmaRefcount {
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         // SAFETY: (1) claimed for good, and `quiesce` has returned.
-        unsafe { mm.design().give_back(mm.platform(), vma) };
+        unsafe { mm.design().give_back(mm, vma) };
     }
 }

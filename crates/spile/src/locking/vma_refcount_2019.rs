@@ -10,6 +10,7 @@
 //! for the only user of a space, who is the one who waits.
 
 use super::{Locking, Miss, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -161,6 +162,7 @@ unsafe impl Locking for VmaRefcount2019 {
             // Relaxed: whoever takes the last reference away after this sees it in the same word.
             counted.references.fetch_or(AWAITED, Ordering::Relaxed);
             if held() {
+                mm.count(Event::HoldWait);
                 token.wait();
             }
         }
@@ -171,6 +173,7 @@ unsafe impl Locking for VmaRefcount2019 {
     /// Without the wait the memory is still safe, being deferred: so a user who comes at this moment does not matter.
     fn settle<P: Platform>(mm: &Mm<P, Self>) {
         if !mm.has_one_user() {
+            mm.count(Event::GraceWait);
             mm.platform().rcu().synchronize();
         }
     }

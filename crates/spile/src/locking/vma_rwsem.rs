@@ -8,6 +8,7 @@
 //! a fault, a false "free" there is not. Numbers have 64 bits, for one that came round would be such a false one.
 
 use super::{Exclusive, Held, Locking, Miss, RwLock, SharedGuard, Slowly, Stable};
+use crate::Event;
 use crate::addr::Range;
 use crate::index::VmaBox;
 use crate::mm::Mm;
@@ -144,7 +145,7 @@ unsafe impl Locking for VmaRwsem {
     }
 
     fn write<'m, P: Platform>(mm: &'m Mm<P, Self>, _: &[Range]) -> Self::Write<'m, P> {
-        Claiming { right: mm.lock().wait_for_all(mm.platform()), claims: Claims(&mm.design().0) }
+        Claiming { right: mm.wait_for_all(), claims: Claims(&mm.design().0) }
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
@@ -159,7 +160,7 @@ unsafe impl Locking for VmaRwsem {
         if vma.lock.is_claimed(now) {
             return;
         }
-        let _alone = (!seeded!("claim-beside-readers")).then(|| vma.lock.lock.wait_for_all(mm.platform()));
+        let _alone = (!seeded!("claim-beside-readers")).then(|| vma.lock.lock.wait_for_all(mm.platform(), mm.counting(Event::HoldWait)));
         vma.lock.claimed_in.store(now, Ordering::Relaxed);
     }
 
@@ -170,6 +171,6 @@ unsafe impl Locking for VmaRwsem {
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         vma.lock.detached.store(true, Ordering::Relaxed);
-        super::defer(mm.platform(), vma);
+        super::defer(mm, vma);
     }
 }

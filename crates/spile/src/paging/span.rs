@@ -67,8 +67,8 @@ impl SpanLock {
         }
     }
 
-    /// May sleep.
-    fn exclude<P: Platform>(&self, p: &P) {
+    /// May sleep, and calls `waits` before.
+    fn exclude<P: Platform>(&self, p: &P, waits: impl Fn()) {
         // Relaxed: nothing is read yet.
         if self.0.fetch_or(EXCLUDED, Ordering::Relaxed) & EXCLUDED != 0 {
             return;
@@ -79,6 +79,7 @@ impl SpanLock {
             let token = Token::for_thing(p, core::ptr::from_ref(self).addr());
             self.0.fetch_or(WAITED_FOR, Ordering::Relaxed);
             if shared() {
+                waits();
                 token.wait();
             }
         }
@@ -135,9 +136,10 @@ impl<P: Platform> PageTable<P> {
         (table, level)
     }
 
-    /// Waits until nobody shares the tables of `range`, and lets nobody do so. With the right to change, which alone unlinks tables. May sleep.
-    pub(crate) fn exclude_span(&self, p: &P, range: Range) {
-        self.each_span(p, self.root, LEVELS - 1, range, &|lock| lock.exclude(p));
+    /// Waits until nobody shares the tables of `range`, and lets nobody do so. With the right to change, which alone unlinks tables. May
+    /// sleep, and calls `waits` before each time.
+    pub(crate) fn exclude_span(&self, p: &P, range: Range, waits: impl Fn() + Copy) {
+        self.each_span(p, self.root, LEVELS - 1, range, &move |lock: &SpanLock| lock.exclude(p, waits));
     }
 
     /// Undoes that.
