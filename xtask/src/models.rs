@@ -26,7 +26,7 @@ const NO_MODELS: [&str; 1] = ["each_fault_is_caught"];
 /// How long the mutations of a `--quick` run may take together.
 const QUICK: Duration = Duration::from_secs(240);
 /// Runs with one number of preemptions after which a sample does not try more of them.
-const SAMPLE_RUNS: &str = "4000";
+const SAMPLE_RUNS: &str = "300";
 /// How long after its time a model that leaves off by itself is stopped.
 const PATIENCE: Duration = Duration::from_secs(600);
 
