@@ -27,6 +27,8 @@ const NO_MODELS: [&str; 1] = ["each_fault_is_caught"];
 const QUICK: Duration = Duration::from_secs(240);
 /// Runs with one number of preemptions after which a sample does not try more of them.
 const SAMPLE_RUNS: &str = "300";
+/// Seconds after which a model leaves off in a sample.
+const SAMPLE_SECONDS: u64 = 20;
 /// How long after its time a model that leaves off by itself is stopped.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -156,8 +158,9 @@ fn run_model(model: &Model, mutation: Option<&str>, options: &Options) -> Result
         command.env("SPILE_MUTATE", mutation).env("SPILE_RUNS", usize::MAX.to_string());
         Duration::from_secs(options.limit)
     } else {
-        command.env("SPILE_SECONDS", options.seconds.to_string());
-        Duration::from_secs(options.seconds) + PATIENCE
+        let seconds = if options.quick { SAMPLE_SECONDS } else { options.seconds };
+        command.env("SPILE_SECONDS", seconds.to_string());
+        Duration::from_secs(seconds) + PATIENCE
     };
     if mutation.is_none() && options.quick {
         // The core's models, of which there is one set per locking design.
