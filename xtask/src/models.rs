@@ -7,12 +7,14 @@
 //! and may never end: one that exceeds its limit has caught nothing. The model that the documents name is tried first, and
 //! must be a catcher.
 
+use crate::checks::Explored;
 use crate::repo::{LAYERS, Repo, crate_of, keyed_rows, package, root};
 use crate::shell::{cargo, target_dir};
 use crate::tidy::{MODELS, ORDERINGS};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -23,24 +25,32 @@ use wait_timeout::ChildExt;
 const NO_MODELS: [&str; 1] = ["each_fault_is_caught"];
 /// How long the mutations of a `--quick` run may take together.
 const QUICK: Duration = Duration::from_secs(240);
-/// How long one model may take on unmutated code.
-const PLAIN_LIMIT: Duration = Duration::from_secs(900);
+/// Runs with one number of preemptions after which a sample does not try more of them.
+const SAMPLE_RUNS: &str = "300";
+/// Seconds after which a model leaves off in a sample.
+const SAMPLE_SECONDS: u64 = 20;
+/// How long after its time a model that leaves off by itself is stopped.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to run.
 #[derive(clap::Args, Clone, Default)]
 pub struct Options {
-    /// A bounded sample: all models once, the core's with two preemptions at most, every seeded bug, and the orderings that fit into four minutes
+    /// A bounded sample: all models once, the core's with one preemption, and with two where that is not long; every seeded bug, and the
+    /// orderings that fit into four minutes
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
     /// Every model under every mutation, instead of stopping at the first that fails
     #[arg(long)]
     pub all: bool,
     /// Only mutations whose name contains this
     #[arg(long)]
-    only: Option<String>,
+    pub only: Option<String>,
     /// Seconds that one mutated model may take
     #[arg(long, default_value_t = 120)]
     limit: u64,
+    /// Seconds after which a model of the core on the code as it is leaves off, and says so
+    #[arg(long, default_value_t = 900)]
+    seconds: u64,
     /// Processes at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -49,12 +59,16 @@ pub struct Options {
 impl Options {
     /// `--quick`.
     pub fn quick() -> Self {
-        Self { quick: true, limit: 120, jobs: 2, ..Self::default() }
+        Self { quick: true, ..Self::usual() }
     }
 
     /// `--all`.
     pub fn all() -> Self {
-        Self { all: true, limit: 120, jobs: 2, ..Self::default() }
+        Self { all: true, ..Self::usual() }
+    }
+
+    fn usual() -> Self {
+        Self { limit: 120, seconds: 900, jobs: 2, ..Self::default() }
     }
 }
 
@@ -79,6 +93,21 @@ enum Verdict {
     Passed,
     Failed,
     Endless,
+}
+
+/// A run of one model.
+struct Ran {
+    verdict: Verdict,
+    seconds: f32,
+    explored: Explored,
+}
+
+/// What all runs have shown.
+pub struct Findings {
+    /// Each model of the core, and what it went through on the code as it is.
+    pub explored: Vec<(String, Explored)>,
+    /// Each mutation that was tried, the models that the documents name for it, and those that caught it.
+    pub tried: Vec<(String, Vec<String>, Vec<String>)>,
 }
 
 /// What became of one mutation.
@@ -119,19 +148,32 @@ impl Model {
 }
 
 /// Runs one model, on the code as it is or mutated.
-fn run_model(model: &Model, mutation: Option<&str>, sample: bool, limit: Duration) -> Result<(Verdict, f32)> {
+fn run_model(model: &Model, mutation: Option<&str>, options: &Options) -> Result<Ran> {
     let start = Instant::now();
     let mut command = Command::new(&model.binary);
-    command.args(["--exact", &model.name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--exact", &model.name, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.env_remove("SPILE_MUTATE").env("RUST_BACKTRACE", "0");
-    if let Some(mutation) = mutation {
-        command.env("SPILE_MUTATE", mutation);
-    }
-    if sample {
+    let limit = if let Some(mutation) = mutation {
+        // What is found with few preemptions is found soon.
+        command.env("SPILE_MUTATE", mutation).env("SPILE_RUNS", usize::MAX.to_string());
+        Duration::from_secs(options.limit)
+    } else {
+        let seconds = if options.quick { SAMPLE_SECONDS } else { options.seconds };
+        command.env("SPILE_SECONDS", seconds.to_string());
+        Duration::from_secs(seconds) + PATIENCE
+    };
+    if mutation.is_none() && options.quick {
         // The core's models, of which there is one set per locking design.
-        command.env("SPILE_PREEMPTIONS", "2");
+        command.env("SPILE_PREEMPTIONS", "2").env("SPILE_RUNS", SAMPLE_RUNS);
     }
     let mut child = command.spawn()?;
+    let mut printed = child.stdout.take().context("piped above")?;
+    let reading = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // What a killed child leaves is as good as nothing.
+        printed.read_to_end(&mut text).ok();
+        String::from_utf8_lossy(&text).lines().filter_map(Explored::parse).collect()
+    });
     let verdict = match child.wait_timeout(limit)? {
         Some(status) if status.success() => Verdict::Passed,
         Some(_) => Verdict::Failed,
@@ -141,7 +183,8 @@ fn run_model(model: &Model, mutation: Option<&str>, sample: bool, limit: Duratio
             Verdict::Endless
         }
     };
-    Ok((verdict, start.elapsed().as_secs_f32()))
+    let explored = reading.join().expect("reading does not panic");
+    Ok(Ran { verdict, seconds: start.elapsed().as_secs_f32(), explored })
 }
 
 /// `work` on each of `items`, `jobs` at a time; the answers in the items' order.
@@ -163,23 +206,26 @@ fn in_parallel<T: Sync, A: Send>(jobs: usize, items: &[T], work: impl Fn(&T) -> 
 }
 
 /// Every model on the code as it is.
-fn run_plain(models: &[Model], sample: bool, jobs: usize) -> Result<()> {
-    let mut failed = 0;
-    println!("| model | of | seconds | verdict |\n|---|---|---|---|");
-    for (model, answer) in models.iter().zip(in_parallel(jobs, models, |model| run_model(model, None, sample, PLAIN_LIMIT))) {
-        let (verdict, seconds) = answer?;
-        let word = match verdict {
+fn run_plain(models: &[Model], options: &Options) -> Result<Vec<(String, Explored)>> {
+    let (mut failed, mut explored) = (0, Vec::new());
+    println!("| model | of | seconds | runs | verdict |\n|---|---|---|---|---|");
+    for (model, answer) in models.iter().zip(in_parallel(options.jobs, models, |model| run_model(model, None, options))) {
+        let ran = answer?;
+        let word = match ran.verdict {
             Verdict::Passed => "passes",
             Verdict::Failed => "FAILS",
             Verdict::Endless => "DOES NOT END",
         };
-        failed += usize::from(verdict != Verdict::Passed);
-        println!("| {} | {} | {seconds:.1} | {word} |", model.name, package(LAYERS[model.layer]));
+        failed += usize::from(ran.verdict != Verdict::Passed);
+        println!("| {} | {} | {:.1} | {} | {word} |", model.name, package(LAYERS[model.layer]), ran.seconds, ran.explored);
+        if !ran.explored.is_empty() {
+            explored.push((model.name.clone(), ran.explored));
+        }
     }
     if failed > 0 {
         bail!("{failed} models do not pass on the code as it is");
     }
-    Ok(())
+    Ok(explored)
 }
 
 /// The mutations that the sources name, seeded bugs first.
@@ -210,7 +256,7 @@ fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Res
         if !caught.by.is_empty() && !options.all && !is_documented(model) {
             break;
         }
-        let (verdict, seconds) = run_model(model, Some(&mutation.key), false, Duration::from_secs(options.limit))?;
+        let Ran { verdict, seconds, .. } = run_model(model, Some(&mutation.key), options)?;
         match verdict {
             Verdict::Failed => caught.by.push((model.name.clone(), seconds)),
             Verdict::Endless => caught.endless.push(model.name.clone()),
@@ -224,9 +270,9 @@ fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Res
 }
 
 /// Runs everything that `options` ask for and prints two tables.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<Findings> {
     let models = build()?;
-    run_plain(&models, options.quick, options.jobs)?;
+    let explored = run_plain(&models, options)?;
     let repo = Repo::load()?;
     let mut mutations = mutations(&repo, options.only.as_deref());
     // What only scheduler runs catch is their tests' business.
@@ -238,7 +284,7 @@ pub fn run(options: &Options) -> Result<()> {
         in_time(mutation).then(|| try_mutation(mutation, &models, options)).transpose()
     });
     println!("\n| mutation | caught by (seconds) | did not end |\n|---|---|---|");
-    let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
+    let (mut wrong, mut left_out, mut tried) = (Vec::new(), Vec::new(), Vec::new());
     for (mutation, answer) in mutations.iter().zip(answers) {
         let Some(caught) = answer? else {
             left_out.push(mutation.key.as_str());
@@ -249,6 +295,7 @@ pub fn run(options: &Options) -> Result<()> {
         if caught.by.is_empty() {
             wrong.push(format!("no model catches {}", mutation.key));
         }
+        tried.push((mutation.key.clone(), named(mutation, &models), caught.by.iter().map(|(model, _)| model.clone()).collect()));
         wrong.extend(caught.wrongly_documented.iter().map(|model| format!("{model} is documented to catch {}", mutation.key)));
     }
     println!("\n{} models, {} mutations, {:.0} s", models.len(), mutations.len() - left_out.len(), start.elapsed().as_secs_f32());
@@ -258,5 +305,11 @@ pub fn run(options: &Options) -> Result<()> {
     if !wrong.is_empty() {
         bail!("models: {}", wrong.join("; "));
     }
-    Ok(())
+    Ok(Findings { explored, tried })
+}
+
+/// The models that the documents name for `mutation`, in full.
+fn named(mutation: &Mutation, models: &[Model]) -> Vec<String> {
+    let is_named = |model: &&Model| mutation.documented.iter().any(|name| model.is(name));
+    models.iter().filter(is_named).map(|model| model.name.clone()).collect()
 }

@@ -1,7 +1,8 @@
 //! Running other programs.
 //!
 //! **Guarantee.** Every command is printed before it runs, has no standard input, and its output is passed on line by line; a
-//! command that exceeds its limit is killed together with what it started. The lines in which a test runner sums up are kept.
+//! command that exceeds its limit is killed together with what it started. The lines in which a test runner sums up, and those in which tests say
+//! what they went through, are kept.
 
 use crate::repo::root;
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,14 @@ use wait_timeout::ChildExt;
 
 /// Lines like `test result: ok. 9 passed; ..`, since the last [`take_results`].
 static RESULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Lines in which tests say what they went through, of all commands so far.
+static EXPLORED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What the scheduler's tests have said: lines with ` seeds passed`.
+pub fn explored_lines() -> Vec<String> {
+    EXPLORED.lock().expect("nobody panics with it").clone()
+}
 
 /// Takes the test runners' summaries that were passed on so far.
 pub fn take_results() -> Vec<String> {
@@ -38,6 +47,11 @@ pub fn cargo_of(toolchain: &str, arguments: &[&str]) -> Command {
     // What our own cargo told us is not true of that one.
     command.args(arguments).env_remove("CARGO").env_remove("RUSTC").env_remove("RUSTDOC");
     command
+}
+
+/// For tests that run longer than they are built: with debug assertions, and without waiting for what needs no debugger.
+pub fn some_optimisation(command: &mut Command) -> &mut Command {
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
 }
 
 /// A directory for builds with other flags, so that they do not drive out the ordinary ones.
@@ -99,6 +113,8 @@ fn pass_on(command: &mut Command, limit: Duration) -> Result<Option<ExitStatus>>
             println!("{line}");
             if line.starts_with("test result:") {
                 RESULTS.lock().expect("nobody panics with it").push(line);
+            } else if line.contains(" seeds passed") {
+                EXPLORED.lock().expect("nobody panics with it").push(line);
             }
         }
     });

@@ -1,8 +1,8 @@
 //! What continuous integration does, and what stands behind the figures in the documents.
 
 use crate::repo::root;
-use crate::shell::{cargo, cargo_of, command, output, run, run_within, succeeds, take_results, target_dir};
-use crate::{builds, counts, measure, models, tidy};
+use crate::shell::{cargo, cargo_of, command, output, run, run_within, some_optimisation, succeeds, take_results, target_dir};
+use crate::{builds, checks, counts, measure, models, tidy};
 use anyhow::Result;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const fn minutes(count: u64) -> Duration {
 }
 
 const CI: &[Step] = &[
-    ("test", || done(run(&mut cargo(&["test", "--workspace"])))),
+    ("test", || done(run(some_optimisation(&mut cargo(&["test", "--workspace"]))))),
     ("test, small nodes and scheduler", test_sched),
     ("judge", || judge("100000")),
     ("format", || done(run(&mut cargo(&["fmt", "--all", "--check"])))),
@@ -27,7 +27,7 @@ const CI: &[Step] = &[
     ("no_std", || done(builds::no_std())),
     ("msrv", || done(builds::msrv())),
     ("tidy", || done(tidy::run())),
-    ("models", || done(models::run(&models::Options::quick()))),
+    ("checks", || done(checks::run(&models::Options::quick()))),
     ("address sanitizer", || address_sanitizer(minutes(4))),
     ("miri", || miri(minutes(6))),
     ("counts", counts::run),
@@ -38,8 +38,8 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("models, all", || done(models::run(&models::Options::all()))),
-    ("scheduler", || done(run(sched_tests().arg("--release").env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("scheduler", || done(run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
     ("traces", traces),
@@ -119,28 +119,20 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
     outcome.map(|()| None)
 }
 
-/// The tests with small nodes, the scheduler's atomics, and counters, which add no step to a story.
-fn sched_tests() -> Command {
+/// The tests with small nodes, the scheduler's atomics, and counters, which add no step to a story. What they went through is a part of the table of checks.
+fn sched_tests(more: &[&str]) -> Command {
     let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"]);
-    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched,spile-sim/counters", "--tests"]);
-    // Thousands of stories: with debug assertions, and without waiting for what needs no debugger.
-    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched,spile-sim/counters", "--tests"]).args(more);
+    command.args(["--", "--show-output"]);
+    some_optimisation(&mut command);
     command
 }
 
 fn test_sched() -> Result<Skipped> {
-    run(&mut sched_tests())?;
+    run(&mut sched_tests(&[]))?;
     // A bug in the core, before the kernel as judge.
-    done(run(&mut cargo(&[
-        "test",
-        "-p",
-        "spile-judge",
-        "--features",
-        "sched",
-        "--test",
-        "core",
-        "a_missing_merge_rule_is_found",
-    ])))
+    let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
+    done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))
 }
 
 /// The core against the kernel it runs on: so many random calls per locking design, a quarter of them for the plainest one.

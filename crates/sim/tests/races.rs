@@ -5,7 +5,7 @@
 
 use spile::linux::{Errno, advice, remap};
 use spile::locking::Miss;
-use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Vma};
 use spile_sim::{Content, Cpu, Failures, Sim, User};
 use spile_sync::sched::{Run, Strategy};
 use std::mem::forget;
@@ -239,10 +239,10 @@ fn two_looks_in_two_moves<L: Locking>() {
     [A, B].iter().for_each(|at| written(&user, *at));
     let look_in_a_move = || {
         assert_eq!(mremap(&cpu, &mm, remap::FIXED, B), B);
-        None
+        None::<&Vma<Sim, L>>
     };
     assert_eq!(mm.miss(B, look_in_a_move), Miss::Contended);
-    assert_eq!(mm.miss(A, || None), Miss::NoVma);
+    assert_eq!(mm.miss(A, || None::<&Vma<Sim, L>>), Miss::NoVma);
 }
 
 /// A move of what nobody touched ends, also if a fault next to it takes the last frames meanwhile.

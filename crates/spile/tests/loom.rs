@@ -7,7 +7,7 @@ use model::host::{PLAIN, Setting};
 use model::{Race, Side, Space, at, page, pages};
 use spile::locking::{Miss, Slowly};
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, MmapLock, Outcome, Place, Platform as _, Prot, Range};
+use spile::{Access, Attr, Denied, Flags, Frames as _, Locking, Outcome, Place, Platform as _, Prot, Range};
 use std::sync::Mutex;
 
 /// A page that was written is there, and another of the same mapping is not.
@@ -49,8 +49,46 @@ fn unmap_of_a_neighbour<L: Locking>() {
     Race { setting: PLAIN, preemptions: 3, before: half_full, sides: vec![unmaps, writes::<L, 1>], after: stays_unmapped }.run();
 }
 
+/// Who knows the neighbour from before, and looks at both.
+fn unmap_beside_a_known_neighbour<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 2,
+        before: half_full,
+        sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| {
+            done(s.fault(at(1), Access::Write));
+            writes::<L, 0>(s);
+        }],
+        after: |s| {
+            done(s.fault(at(1), Access::Write));
+            stays_unmapped(s);
+        },
+    }
+    .run();
+}
+
 fn unmap_of_a_zero_page<L: Locking>() {
     Race { setting: PLAIN, preemptions: 3, before: half_zero, sides: vec![unmaps, writes::<L, 0>], after: stays_unmapped }.run();
+}
+
+/// Who maps where somebody unmaps has a mapping of his own, once there is room.
+fn map_where_unmapped<L: Locking>() {
+    Race::<L> {
+        setting: PLAIN,
+        preemptions: 2,
+        before: half_full,
+        sides: vec![|s| s.mm.unmap(pages(0, 2)).unwrap(), |s| {
+            if s.mm.map(Place::At(page(0)), |at| Attr::anon(at.start(), Prot::RW)).is_ok() {
+                s.put(at(0), 9).unwrap();
+                s.guarded.write();
+            }
+        }],
+        after: |s| {
+            let mapped = s.guarded.read() == 1;
+            assert_eq!(s.get(at(0)), if mapped { Ok(9) } else { Err(Denied::Unmapped) });
+        },
+    }
+    .run();
 }
 
 /// The old contents, then the new; never a hole, and never the old in the new mapping.
@@ -392,6 +430,26 @@ fn discard_against_remap<L: Locking>() {
     .run();
 }
 
+/// What was in the page is gone; what is written meanwhile goes too, or stays.
+#[cfg(feature = "linux")]
+fn discard_against_fault<L: Locking>() {
+    fn either<L: Locking>(s: &Space<L>) {
+        let seen = s.load(at(0));
+        assert!([Ok(9), Ok(0)].contains(&seen), "{seen:?}");
+    }
+    Race::<L> {
+        setting: Setting { caching: 2, ..PLAIN },
+        preemptions: 2,
+        before: half_full,
+        sides: vec![|s| s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED).unwrap(), |s| {
+            s.store(at(0), 9).unwrap();
+            either(s);
+        }],
+        after: either,
+    }
+    .run();
+}
+
 /// The page was discarded, and not flushed, before it was unmapped.
 #[cfg(feature = "linux")]
 fn discard_against_unmap<L: Locking>() {
@@ -515,45 +573,75 @@ fn identity<L: Locking>() {
     .run();
 }
 
-/// Nobody reads what the lock guards while somebody writes it.
-fn with_the_lock(sides: Vec<Side<MmapLock>>) {
-    Race::<MmapLock> { setting: PLAIN, preemptions: 3, before: |s| s.map(page(0), Prot::RW), sides, after: |_| () }.run();
-}
+/// The lock that all designs have, in those where it is all there is.
+mod locks {
+    use super::*;
+    use spile::{BTreeMapRwLock, MmapLock, MmapLockRbTree};
 
-// Who does not get the lock goes without: waiting is the business of the models that change mappings.
-
-fn locked_read(s: &Space<MmapLock>) {
-    if let Slowly::Held(_held) = MmapLock::stabilise(&s.mm, at(0)) {
-        s.guarded.read();
+    /// Nobody reads what the lock guards while somebody writes it.
+    fn with_the_lock<L: Locking>(sides: Vec<Side<L>>) {
+        Race::<L> { setting: PLAIN, preemptions: 3, before: |s| s.map(page(0), Prot::RW), sides, after: |_| () }.run();
     }
-}
 
-fn locked_write(s: &Space<MmapLock>) {
-    if let Ok(_right) = s.mm.lock().write(&s.host) {
-        s.guarded.write();
+    // Who does not get the lock goes without: waiting is the business of the models that change mappings.
+
+    fn locked_read<L: Locking>(s: &Space<L>) {
+        if let Slowly::Held(_held) = L::stabilise(&s.mm, at(0)) {
+            s.guarded.read();
+        }
     }
-}
 
-fn locked_write_then_read(s: &Space<MmapLock>) {
-    if let Ok(right) = s.mm.lock().write(&s.host) {
-        s.guarded.write();
-        let _share = right.downgrade();
-        s.guarded.read();
+    fn locked_write<L: Locking>(s: &Space<L>) {
+        if let Ok(_right) = s.mm.lock().write(&s.host) {
+            s.guarded.write();
+        }
     }
-}
 
-#[test]
-fn readers_and_writers() {
-    with_the_lock(vec![locked_write, locked_read]);
-    with_the_lock(vec![locked_write, locked_write]);
-    with_the_lock(vec![locked_write, locked_read, locked_read]);
-}
+    fn locked_write_then_read<L: Locking>(s: &Space<L>) {
+        if let Ok(right) = s.mm.lock().write(&s.host) {
+            s.guarded.write();
+            let _share = right.downgrade();
+            s.guarded.read();
+        }
+    }
 
-#[test]
-fn lock_is_downgraded() {
-    with_the_lock(vec![locked_write_then_read, locked_read]);
-    with_the_lock(vec![locked_write_then_read, locked_write]);
-    with_the_lock(vec![locked_write_then_read, locked_write, locked_read]);
+    fn excluded<L: Locking>() {
+        with_the_lock::<L>(vec![locked_write, locked_read]);
+        with_the_lock::<L>(vec![locked_write, locked_write]);
+        with_the_lock::<L>(vec![locked_write, locked_read, locked_read]);
+    }
+
+    fn downgraded<L: Locking>() {
+        with_the_lock::<L>(vec![locked_write_then_read, locked_read]);
+        with_the_lock::<L>(vec![locked_write_then_read, locked_write]);
+        with_the_lock::<L>(vec![locked_write_then_read, locked_write, locked_read]);
+    }
+
+    mod btreemap_rwlock {
+        #[test]
+        fn readers_and_writers() {
+            super::excluded::<super::BTreeMapRwLock>();
+        }
+    }
+
+    mod mmap_lock_rbtree {
+        #[test]
+        fn readers_and_writers() {
+            super::excluded::<super::MmapLockRbTree>();
+        }
+    }
+
+    mod mmap_lock {
+        #[test]
+        fn readers_and_writers() {
+            super::excluded::<super::MmapLock>();
+        }
+
+        #[test]
+        fn lock_is_downgraded() {
+            super::downgraded::<super::MmapLock>();
+        }
+    }
 }
 
 /// A hold keeps a claimer waiting, and is refused until the claim is released: for designs whose holds are good as long as they last.
@@ -615,205 +703,211 @@ fn claims_wait_of_vma_refcount() {
 
 /// Mappings whose memory is used again before those who found them are gone.
 mod recycled {
-    use super::*;
-    use spile::VmaRefcount;
+    mod vma_refcount {
+        use crate::*;
+        use spile::VmaRefcount;
 
-    type Stage = Space<VmaRefcount>;
+        type Stage = Space<VmaRefcount>;
 
-    /// Page 0 of a parent, which may read it, and a child without mappings.
-    fn parent_and_child(s: &mut Stage) {
-        *s.child.get_mut().unwrap() = Some(s.mm.fork().unwrap());
-        s.map(page(0), Prot::R);
-    }
+        /// Page 0 of a parent, which may read it, and a child without mappings.
+        fn parent_and_child(s: &mut Stage) {
+            *s.child.get_mut().unwrap() = Some(s.mm.fork().unwrap());
+            s.map(page(0), Prot::R);
+        }
 
-    /// What the parent had is the child's, who may write.
-    fn passes_on(s: &Stage, at: Range) {
-        s.mm.unmap(page(0)).unwrap();
-        let child = s.child.lock().unwrap();
-        child.as_ref().unwrap().map(Place::Over(at), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
-    }
+        /// What the parent had is the child's, who may write.
+        fn passes_on(s: &Stage, at: Range) {
+            s.mm.unmap(page(0)).unwrap();
+            let child = s.child.lock().unwrap();
+            child.as_ref().unwrap().map(Place::Over(at), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+        }
 
-    fn late(s: &Stage) {
-        let denied = s.fault(at(0), Access::Write).unwrap_err();
-        assert!([Denied::Protected, Denied::Unmapped].contains(&denied), "by a mapping that is not the parent's");
-    }
+        fn late(s: &Stage) {
+            let denied = s.fault(at(0), Access::Write).unwrap_err();
+            assert!([Denied::Protected, Denied::Unmapped].contains(&denied), "by a mapping that is not the parent's");
+        }
 
-    fn two(sides: Vec<Side<VmaRefcount>>, after: Side<VmaRefcount>) {
-        Race { setting: Setting { frames: 14, ..PLAIN }, preemptions: 2, before: parent_and_child, sides, after }.run();
-    }
+        fn two(sides: Vec<Side<VmaRefcount>>, after: Side<VmaRefcount>) {
+            Race { setting: Setting { frames: 14, ..PLAIN }, preemptions: 2, before: parent_and_child, sides, after }.run();
+        }
 
-    #[test]
-    fn mapping_of_another_space() {
-        two(vec![|s| passes_on(s, page(0)), late], stays_unmapped);
-    }
+        #[test]
+        fn mapping_of_another_space() {
+            two(vec![|s| passes_on(s, page(0)), late], stays_unmapped);
+        }
 
-    /// The same, and the child's claims meet references that are not for it.
-    #[test]
-    fn claim_against_a_strangers_reference() {
-        let sides: Vec<Side<VmaRefcount>> = vec![
-            |s| {
-                passes_on(s, page(0));
-                s.child.lock().unwrap().as_ref().unwrap().unmap(page(0)).unwrap();
-                s.map(page(0), Prot::R.with(Prot::X));
-            },
-            late,
-        ];
-        two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
-    }
+        /// The same, and the child's claims meet references that are not for it.
+        #[test]
+        fn claim_against_a_strangers_reference() {
+            let sides: Vec<Side<VmaRefcount>> = vec![
+                |s| {
+                    passes_on(s, page(0));
+                    s.child.lock().unwrap().as_ref().unwrap().unmap(page(0)).unwrap();
+                    s.map(page(0), Prot::R.with(Prot::X));
+                },
+                late,
+            ];
+            two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
+        }
 
-    /// What a child gives up at its exit, while somebody who found it in the parent looks at it, is the parent's again.
-    #[test]
-    fn exit_against_a_strangers_reference() {
-        let sides: Vec<Side<VmaRefcount>> = vec![
-            |s| {
-                passes_on(s, page(0));
-                drop(s.child.lock().unwrap().take());
-                s.map(page(0), Prot::R.with(Prot::X));
-            },
-            late,
-        ];
-        two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
-    }
+        /// What a child gives up at its exit, while somebody who found it in the parent looks at it, is the parent's again.
+        #[test]
+        fn exit_against_a_strangers_reference() {
+            let sides: Vec<Side<VmaRefcount>> = vec![
+                |s| {
+                    passes_on(s, page(0));
+                    drop(s.child.lock().unwrap().take());
+                    s.map(page(0), Prot::R.with(Prot::X));
+                },
+                late,
+            ];
+            two(sides, |s| assert_eq!(s.get(at(0)), Ok(0)));
+        }
 
-    /// It is this space's again, elsewhere.
-    #[test]
-    fn mapping_of_another_place() {
-        let before: fn(&mut Stage) = |s| s.map(page(0), Prot::R);
-        let sides: Vec<Side<VmaRefcount>> = vec![
-            |s| {
-                s.mm.unmap(page(0)).unwrap();
-                s.map(page(2), Prot::RW);
-            },
-            late,
-        ];
-        Race { setting: PLAIN, preemptions: 3, before, sides, after: stays_unmapped }.run();
-    }
+        /// It is this space's again, elsewhere.
+        #[test]
+        fn mapping_of_another_place() {
+            let before: fn(&mut Stage) = |s| s.map(page(0), Prot::R);
+            let sides: Vec<Side<VmaRefcount>> = vec![
+                |s| {
+                    s.mm.unmap(page(0)).unwrap();
+                    s.map(page(2), Prot::RW);
+                },
+                late,
+            ];
+            Race { setting: PLAIN, preemptions: 3, before, sides, after: stays_unmapped }.run();
+        }
 
-    /// Who looks for the next mapping finds that of before, which grows, or that of after, which does not, and no other.
-    #[test]
-    fn next_mapping_is_elsewhere() {
-        let before: fn(&mut Stage) = |s| {
-            let attr = |at: Range| Attr { flags: Flags::GROWS_DOWN.with(Flags::MAY_WRITE), ..Attr::anon(at.start(), Prot::RW) };
-            s.mm.map(Place::Over(pages(1, 3)), attr).unwrap();
-        };
-        let sides: Vec<Side<VmaRefcount>> = vec![
-            |s| {
-                // The mapping that grows is a shorter one, and then its memory is that of one above, which does not grow.
-                s.mm.unmap(page(2)).unwrap();
-                s.map(page(3), Prot::R);
-            },
-            |s| done(s.fault(at(0), Access::Write)),
-        ];
-        Race { setting: Setting { frames: 12, ..PLAIN }, preemptions: 2, before, sides, after: |_| () }.run();
+        /// Who looks for the next mapping finds that of before, which grows, or that of after, which does not, and no other.
+        #[test]
+        fn next_mapping_is_elsewhere() {
+            let before: fn(&mut Stage) = |s| {
+                let attr =
+                    |at: Range| Attr { flags: Flags::GROWS_DOWN.with(Flags::MAY_WRITE), ..Attr::anon(at.start(), Prot::RW) };
+                s.mm.map(Place::Over(pages(1, 3)), attr).unwrap();
+            };
+            let sides: Vec<Side<VmaRefcount>> = vec![
+                |s| {
+                    // The mapping that grows is a shorter one, and then its memory is that of one above, which does not grow.
+                    s.mm.unmap(page(2)).unwrap();
+                    s.map(page(3), Prot::R);
+                },
+                |s| done(s.fault(at(0), Access::Write)),
+            ];
+            Race { setting: Setting { frames: 12, ..PLAIN }, preemptions: 2, before, sides, after: |_| () }.run();
+        }
     }
 }
 
 /// The lock of ranges, and changes that go on beside each other.
 mod ranges {
-    use super::*;
-    use spile::RangeLock;
-    use spile::locking::Footprint;
+    mod range_lock {
+        use crate::*;
+        use spile::RangeLock;
+        use spile::locking::Footprint;
 
-    fn with_ranges(before: fn(&mut Space<RangeLock>), sides: Vec<Side<RangeLock>>, after: Side<RangeLock>) {
-        let preemptions = if sides.len() > 2 { 1 } else { 3 };
-        Race::<RangeLock> { setting: Setting { frames: 12, ..PLAIN }, preemptions, before, sides, after }.run();
-    }
-
-    // Who does not get it goes without, as with the other lock.
-
-    fn locked_read(s: &Space<RangeLock>) {
-        if let Some(_page) = s.mm.design().try_read(&s.host, page(3)) {
-            s.guarded.read();
+        fn with_ranges(before: fn(&mut Space<RangeLock>), sides: Vec<Side<RangeLock>>, after: Side<RangeLock>) {
+            let preemptions = if sides.len() > 2 { 1 } else { 3 };
+            Race::<RangeLock> { setting: Setting { frames: 12, ..PLAIN }, preemptions, before, sides, after }.run();
         }
-    }
 
-    fn locked_write(s: &Space<RangeLock>) {
-        if let Ok(_both) = s.mm.design().request(&s.host, Footprint::of(&[page(0), pages(2, 4)])).turn() {
-            s.guarded.write();
+        // Who does not get it goes without, as with the other lock.
+
+        fn locked_read(s: &Space<RangeLock>) {
+            if let Some(_page) = s.mm.design().try_read(&s.host, page(3)) {
+                s.guarded.read();
+            }
         }
-    }
 
-    #[test]
-    fn ranges_are_locked() {
-        with_ranges(|_| (), vec![locked_write, locked_read], |_| ());
-        with_ranges(|_| (), vec![locked_write, locked_write], |_| ());
-        with_ranges(|_| (), vec![locked_write, locked_read, locked_read], |_| ());
-    }
-
-    #[test]
-    fn ranges_are_waited_for() {
-        let waits: Side<RangeLock> = |s| {
-            let _both = s.mm.design().request(&s.host, Footprint::of(&[pages(0, 2)])).wait();
-            s.guarded.write();
-        };
-        with_ranges(|_| (), vec![waits, waits], |s| assert_eq!(s.guarded.read(), 2));
-        with_ranges(|_| (), vec![waits, locked_write], |_| ());
-    }
-
-    /// Of three the second waits for the first, and the third for the second, whoever asks first when the first is gone.
-    #[test]
-    fn ranges_are_given_in_turn() {
-        let turns: Side<RangeLock> = |s| {
-            let request = |range| s.mm.design().request(&s.host, Footprint::of(&[range]));
-            let first = request(page(0)).turn().unwrap();
-            let (mut second, mut third) = (request(pages(0, 2)), request(page(1)));
-            assert!(second.turn().is_err() && third.turn().is_err());
-            assert!(s.mm.design().try_read(&s.host, page(1)).is_none(), "somebody waits for it");
-            drop(first);
-            assert!(third.turn().is_err(), "it is the second's turn");
-            drop(second.turn().unwrap());
-            third.turn().unwrap();
-        };
-        with_ranges(|_| (), vec![turns], |_| ());
-    }
-
-    /// Who waits for a change finds that what lies beside its own place has become a part of something greater.
-    #[test]
-    fn footprint_grows() {
-        let before: fn(&mut Space<RangeLock>) = |s| {
-            s.map(page(0), Prot::R);
-            s.map(page(1), Prot::R.with(Prot::X));
-        };
-        let sides: Vec<Side<RangeLock>> = vec![|s| s.mm.protect(pages(0, 2), Prot::RW).unwrap(), |s| s.map(page(2), Prot::RW)];
-        with_ranges(before, sides, |s| {
-            assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 3));
-            s.put(at(1), 7).unwrap();
-        });
-    }
-
-    /// Two change parts of one mapping.
-    #[test]
-    fn footprints_meet() {
-        let sides: Vec<Side<RangeLock>> =
-            vec![|s| s.mm.protect(page(0), Prot::R).unwrap(), |s| s.mm.protect(page(1), Prot::R).unwrap()];
-        with_ranges(half_full, sides, |s| {
-            assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 2));
-            assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected));
-        });
-    }
-
-    fn both_ends(s: &mut Space<RangeLock>) {
-        for n in [0, 3] {
-            s.map(page(n), Prot::RW);
-            s.put(at(n), 7).unwrap();
+        fn locked_write(s: &Space<RangeLock>) {
+            if let Ok(_both) = s.mm.design().request(&s.host, Footprint::of(&[page(0), pages(2, 4)])).turn() {
+                s.guarded.write();
+            }
         }
-    }
 
-    /// Two changes are under way at once, and faults on what they change.
-    #[test]
-    fn footprints_are_apart() {
-        let below: Side<RangeLock> = |s| s.mm.unmap(page(0)).unwrap();
-        let above: Side<RangeLock> = |s| s.map(page(3), Prot::RW.with(Prot::X));
-        with_ranges(both_ends, vec![below, above], |s| {
-            assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
-        });
-        let faults: Side<RangeLock> = |s| {
-            assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Unmapped)));
-            done(s.fault(at(3), Access::Write));
-        };
-        with_ranges(both_ends, vec![below, above, faults], |s| {
-            assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
-        });
+        #[test]
+        fn ranges_are_locked() {
+            with_ranges(|_| (), vec![locked_write, locked_read], |_| ());
+            with_ranges(|_| (), vec![locked_write, locked_write], |_| ());
+            with_ranges(|_| (), vec![locked_write, locked_read, locked_read], |_| ());
+        }
+
+        #[test]
+        fn ranges_are_waited_for() {
+            let waits: Side<RangeLock> = |s| {
+                let _both = s.mm.design().request(&s.host, Footprint::of(&[pages(0, 2)])).wait();
+                s.guarded.write();
+            };
+            with_ranges(|_| (), vec![waits, waits], |s| assert_eq!(s.guarded.read(), 2));
+            with_ranges(|_| (), vec![waits, locked_write], |_| ());
+        }
+
+        /// Of three the second waits for the first, and the third for the second, whoever asks first when the first is gone.
+        #[test]
+        fn ranges_are_given_in_turn() {
+            let turns: Side<RangeLock> = |s| {
+                let request = |range| s.mm.design().request(&s.host, Footprint::of(&[range]));
+                let first = request(page(0)).turn().unwrap();
+                let (mut second, mut third) = (request(pages(0, 2)), request(page(1)));
+                assert!(second.turn().is_err() && third.turn().is_err());
+                assert!(s.mm.design().try_read(&s.host, page(1)).is_none(), "somebody waits for it");
+                drop(first);
+                assert!(third.turn().is_err(), "it is the second's turn");
+                drop(second.turn().unwrap());
+                third.turn().unwrap();
+            };
+            with_ranges(|_| (), vec![turns], |_| ());
+        }
+
+        /// Who waits for a change finds that what lies beside its own place has become a part of something greater.
+        #[test]
+        fn footprint_grows() {
+            let before: fn(&mut Space<RangeLock>) = |s| {
+                s.map(page(0), Prot::R);
+                s.map(page(1), Prot::R.with(Prot::X));
+            };
+            let sides: Vec<Side<RangeLock>> =
+                vec![|s| s.mm.protect(pages(0, 2), Prot::RW).unwrap(), |s| s.map(page(2), Prot::RW)];
+            with_ranges(before, sides, |s| {
+                assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 3));
+                s.put(at(1), 7).unwrap();
+            });
+        }
+
+        /// Two change parts of one mapping.
+        #[test]
+        fn footprints_meet() {
+            let sides: Vec<Side<RangeLock>> =
+                vec![|s| s.mm.protect(page(0), Prot::R).unwrap(), |s| s.mm.protect(page(1), Prot::R).unwrap()];
+            with_ranges(half_full, sides, |s| {
+                assert_eq!(s.mm.mapping_from(0).unwrap().range, pages(0, 2));
+                assert_eq!(s.fault(at(0), Access::Write), Err(Denied::Protected));
+            });
+        }
+
+        fn both_ends(s: &mut Space<RangeLock>) {
+            for n in [0, 3] {
+                s.map(page(n), Prot::RW);
+                s.put(at(n), 7).unwrap();
+            }
+        }
+
+        /// Two changes are under way at once, and faults on what they change.
+        #[test]
+        fn footprints_are_apart() {
+            let below: Side<RangeLock> = |s| s.mm.unmap(page(0)).unwrap();
+            let above: Side<RangeLock> = |s| s.map(page(3), Prot::RW.with(Prot::X));
+            with_ranges(both_ends, vec![below, above], |s| {
+                assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
+            });
+            let faults: Side<RangeLock> = |s| {
+                assert!(matches!(s.fault(at(0), Access::Write), Ok(_) | Err(Denied::Unmapped)));
+                done(s.fault(at(3), Access::Write));
+            };
+            with_ranges(both_ends, vec![below, above, faults], |s| {
+                assert_eq!((s.entry(at(0)), s.get(at(3))), (None, Ok(0)));
+            });
+        }
     }
 }
 
@@ -958,7 +1052,9 @@ mod files {
 spile::test_each_design! {
     fault_against_unmap_of_nothing => unmap_of_nothing;
     fault_against_unmap_of_a_neighbour => unmap_of_a_neighbour;
+    fault_against_unmap_beside_a_neighbour => unmap_beside_a_known_neighbour;
     cow_against_unmap => unmap_of_a_zero_page;
+    map_against_unmap => map_where_unmapped;
     read_against_map_over => map_over;
     fault_against_map_over => map_over_and_write;
     write_in_a_new_mapping_stays => write_in_a_new_mapping;
@@ -983,9 +1079,10 @@ spile::test_each_design! {
 
 #[cfg(feature = "linux")]
 mod discards {
-    use super::{discard_against_remap, discard_against_unmap};
+    use super::{discard_against_fault, discard_against_remap, discard_against_unmap};
 
     spile::test_each_design! {
+        fault_against_discard => discard_against_fault;
         discard_comes_too_late => discard_against_remap;
         discard_unflushed => discard_against_unmap;
     }

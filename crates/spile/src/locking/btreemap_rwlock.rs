@@ -48,6 +48,7 @@ unsafe impl Locking for BTreeMapRwLock {
     }
 
     fn downgrade<'m, P: Platform>(right: Self::Write<'m, P>) -> Self::Tail<'m, P> {
+        right.let_others_in();
         right
     }
 

@@ -77,9 +77,9 @@ impl RwLock {
     #[inline]
     fn try_write<'m, P: Platform>(&'m self, p: &'m P) -> Option<Exclusive<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
-        while word & (WRITER | READERS) == 0 {
+        while word & (WRITER | READERS) == 0 || (seeded!("write-beside-readers") && word & WRITER == 0) {
             // Other writers that wait say so again when they come again.
-            let taken = WRITER | (word & WAITED_FOR);
+            let taken = WRITER | (word & if seeded!("write-beside-readers") { WAITED_FOR | READERS } else { WAITED_FOR });
             // Acquire [rw-write]: what was changed or read under the lock before is done.
             match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(Exclusive { lock: self, p }),
@@ -183,11 +183,21 @@ impl<'m, P: Platform> Exclusive<'m, P> {
     }
 }
 
+impl<P: Platform> Exclusive<'_, P> {
+    /// For a seeded bug: pages are taken away with no lock any more.
+    #[inline]
+    pub(super) fn let_others_in(&self) {
+        if seeded!("unlock-before-the-zap") {
+            self.lock.0.fetch_and(!WRITER, Ordering::Relaxed);
+        }
+    }
+}
+
 impl<P: Platform> Drop for Exclusive<'_, P> {
     fn drop(&mut self) {
         // Release [rw-unwrite]: the next holder sees what was changed.
         let before = self.lock.0.fetch_and(!(WRITER | WAITED_FOR), order!("rw-unwrite", Release));
-        if before & WAITED_FOR != 0 {
+        if before & WAITED_FOR != 0 && !seeded!("unlock-without-a-word") {
             self.lock.wake(self.p);
         }
     }

@@ -64,7 +64,9 @@ impl<V> VmaCache<V> {
         let now = self.sequence.load(Ordering::Relaxed);
         // Acquire [vmacache-seen]: as above.
         if mine.sequence.load(order!("vmacache-seen", Acquire)) != now {
-            mine.entries.iter().for_each(|entry| entry.store(null_mut(), Ordering::Relaxed));
+            if !seeded!("keep-old-entries") {
+                mine.entries.iter().for_each(|entry| entry.store(null_mut(), Ordering::Relaxed));
+            }
             // Release [vmacache-forget]: who sees the number sees no older entry.
             mine.sequence.store(now, order!("vmacache-forget", Release));
         }

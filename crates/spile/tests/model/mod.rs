@@ -11,8 +11,9 @@ use host::{Host, Setting, run_on};
 use loom::thread;
 use spile::paging::Pte;
 use spile::{Access, Attr, Denied, Done, Frames as _, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, TABLE_END};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// The address of page `n` of four. Pages 0 and 1 are in one table, 2 and 3 in another.
 pub const fn at(n: u64) -> u64 {
@@ -29,13 +30,44 @@ pub fn pages(first: u64, end: u64) -> Range {
     Range::new(at(first), at(end)).unwrap()
 }
 
-/// Runs `f` in every interleaving of so many preemptions, or fewer, where a sample is wanted (`SPILE_PREEMPTIONS`).
+/// A number from outside.
+fn asked(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Runs `f` in every interleaving of so many preemptions, and prints how many runs that were, for `cargo xtask checks`.
+///
+/// With fewer, where a sample is wanted: `SPILE_PREEMPTIONS` at most; and, one more after the other, until there were `SPILE_RUNS` with one number.
+/// After `SPILE_SECONDS` in this process it is left at what was run, and said so.
 pub fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
-    let most = std::env::var("SPILE_PREEMPTIONS").ok().and_then(|most| most.parse().ok()).unwrap_or(preemptions);
+    let f = Arc::new(f);
+    let most = asked("SPILE_PREEMPTIONS").unwrap_or(preemptions).min(preemptions);
+    let enough = asked("SPILE_RUNS");
+    let mut bound = if enough.is_some() { most.min(1) } else { most };
+    loop {
+        let (runs, stopped) = explore(bound, f.clone());
+        if bound == most || stopped || enough.is_some_and(|enough| runs >= enough) {
+            let why = if stopped { ", stopped" } else { "" };
+            println!("explored: {runs} runs, {bound} of {preemptions} preemptions{why}");
+            return;
+        }
+        bound += 1;
+    }
+}
+
+/// How many runs there were, and whether there was no time for others.
+fn explore(bound: usize, f: Arc<impl Fn() + Send + Sync + 'static>) -> (usize, bool) {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions.min(most));
+    builder.preemption_bound = Some(bound);
     builder.max_branches = 20_000;
-    let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    builder.max_permutations = None;
+    let limit = asked("SPILE_SECONDS").map(|seconds| Duration::from_secs(seconds as u64));
+    let left = limit.map(|limit| limit.saturating_sub(BEGUN.get_or_init(Instant::now).elapsed()));
+    builder.max_duration = left;
+    // How often it looks at the clock.
+    builder.checkpoint_interval = 500;
+    let (runs, start) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     builder.check({
         let runs = runs.clone();
         move || {
@@ -43,7 +75,7 @@ pub fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
             f();
         }
     });
-    println!("{} runs", runs.load(Relaxed));
+    (runs.load(Relaxed), left.is_some_and(|left| start.elapsed() >= left))
 }
 
 /// Something that must not be read while it is written.
