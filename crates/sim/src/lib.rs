@@ -76,6 +76,7 @@ pub struct Builder {
     cpus: usize,
     frames: u32,
     seed: u64,
+    interruptible: Option<bool>,
 }
 
 impl Builder {
@@ -98,9 +99,16 @@ impl Builder {
         self
     }
 
+    /// Whether requests of other CPUs interrupt what runs in the kernel, or wait until it spins, sleeps or ends: by the seed, unless told.
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = Some(interruptible);
+        self
+    }
+
     /// The machine.
     pub fn build(self) -> Sim {
-        let lanes = Arc::new(Lanes::new(self.cpus, self.seed));
+        let interruptible = self.interruptible.unwrap_or_else(|| Rng::new(self.seed).one_in(2));
+        let lanes = Arc::new(Lanes::new(self.cpus, self.seed, interruptible));
         Sim(Arc::new(Host {
             rcu: SimRcu::new(Arc::clone(&lanes), self.seed ^ 1),
             lanes,
@@ -125,7 +133,7 @@ impl Sim {
 
     /// A machine of your own.
     pub fn builder() -> Builder {
-        Builder { cpus: 4, frames: 1024, seed: 0 }
+        Builder { cpus: 4, frames: 1024, seed: 0, interruptible: None }
     }
 
     pub(crate) fn lanes(&self) -> &Arc<Lanes> {

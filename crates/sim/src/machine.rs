@@ -83,8 +83,7 @@ impl Drop for Pin {
 }
 
 impl Lanes {
-    pub(crate) fn new(cpus: usize, seed: u64) -> Self {
-        let interruptible = Rng::new(seed).one_in(2);
+    pub(crate) fn new(cpus: usize, seed: u64, interruptible: bool) -> Self {
         Self {
             watch: Watch::new(cpus, interruptible),
             requests: lines(cpus),

@@ -8,7 +8,7 @@
 //! beside it, up to two deep. Two bytes of each page are watched, its first and its last. `SPILE_SEEDS` sets the number of seeds.
 
 use spile::backing::File;
-use spile::{AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::{AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping};
 use spile_sim::{Content, Failures, Rng, Sim, User};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -440,7 +440,8 @@ impl Drop for Named<'_> {
 fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     let world = World::new(seed, ops, failing);
     let named = Named(&world);
-    let mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
+    let mut mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
+    mm.set_unmapping(Unmapping::ALL[seed as usize % 3]);
     life(&world, &mm, Model::default(), &[], ops);
     drop(mm);
     let sim = world.sim.clone();

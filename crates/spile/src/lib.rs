@@ -17,6 +17,7 @@ mod addr;
 pub mod backing;
 mod change;
 mod fault;
+mod flushing;
 mod frame;
 mod identity;
 pub mod index;
@@ -36,6 +37,7 @@ pub use access::Partial;
 pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId, TABLE_END};
 pub use change::NoMemory;
 pub use fault::{Denied, Done, Outcome};
+pub use flushing::Unmapping;
 pub use frame::Frame;
 pub use locking::{
     BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, PtRange, RangeLock, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu,

@@ -9,6 +9,7 @@
 use crate::addr::{Access, BadRange, PAGE, Prot, Range, SpaceId, TABLE_END};
 use crate::change::{Change, Elsewhere, NoMemory};
 use crate::fault::{self, Denied, Outcome};
+use crate::flushing::{Flushing, Unmapping};
 use crate::index::{Index, Writer};
 use crate::locking::{Exclusive, Locking, Miss, RwLock};
 use crate::observe::{Counts, Event};
@@ -33,6 +34,9 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) layout: Layout,
     /// How many have said that they use it.
     users: AtomicUsize,
+    /// Places whose munmap is not over, where that lets others in.
+    pub(crate) flushing: Flushing,
+    pub(crate) unmapping: Unmapping,
     /// How often a change has taken away what it was about to map again, or has mapped that: odd in between.
     #[cfg(feature = "linux")]
     gaps: AtomicU64,
@@ -144,7 +148,9 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Empty, for a fork of this one.
     pub(crate) fn child(&self) -> Result<Self, Error> {
         let design = L::per_mm(&self.platform, Some(&self.design));
-        Self::with_design(design, self.platform.clone(), self.layout)
+        let mut child = Self::with_design(design, self.platform.clone(), self.layout)?;
+        child.unmapping = self.unmapping;
+        Ok(child)
     }
 
     fn with_design(design: L::PerMm<P>, platform: P, layout: Layout) -> Result<Self, Error> {
@@ -159,6 +165,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             usage: Usage::new(),
             layout,
             users: AtomicUsize::new(0),
+            flushing: Flushing::new(),
+            unmapping: Unmapping::default(),
             #[cfg(feature = "linux")]
             gaps: AtomicU64::new(0),
             #[cfg(feature = "linux")]
@@ -216,6 +224,16 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// What the design keeps: for designs.
     pub fn design(&self) -> &L::PerMm<P> {
         &self.design
+    }
+
+    /// What munmap holds while it takes pages away.
+    pub fn unmapping(&self) -> Unmapping {
+        self.unmapping
+    }
+
+    /// From now on it holds that; a fork's child does as its parent. [`Unmapping::Share`] unless told. `RangeLock` and `PtRange` do as they do.
+    pub fn set_unmapping(&mut self, unmapping: Unmapping) {
+        self.unmapping = unmapping;
     }
 
     /// How much is mapped.
@@ -308,17 +326,18 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let mut attr = Some(attr);
         self.change_somewhere(known, |change| {
             let at = match place {
-                Place::Over(at) => at,
+                Place::Over(at) => change.may_map(at)?,
                 Place::At(at) if change.first(at).is_some() => return Ok(Err(Error::Occupied(at))),
-                Place::At(at) => at,
+                Place::At(at) => change.may_map(at)?,
                 Place::Anywhere(len) => match change.free_range(len) {
                     None => return Ok(Err(Error::NoSpace(len))),
-                    Some(at) => change.may_take(at)?,
+                    Some(at) => change.may_map(at)?,
                 },
             };
             let attr = attr.take().expect("a change that went elsewhere did not come here");
             Ok(self.check(at).and_then(|()| Ok(change.map(at, attr(at))?)).map(|()| at))
         })
+        .inspect(|at| self.wait_until_flushed(*at))
     }
 
     /// Unmaps whatever is in `at`. When it returns no CPU uses any of its pages. May sleep.
@@ -373,13 +392,27 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         known: Option<Range>,
         mut verb: impl FnMut(&mut Change<'_, P, L>) -> Result<T, Elsewhere>,
     ) -> T {
-        let mut want = known;
+        let mut elsewhere = None;
         loop {
-            match self.change(want.as_slice(), &mut verb) {
+            let done = verb(&mut match elsewhere {
+                // Where places are in the way it says so.
+                None => Change::begin_among_flushes(self, known.as_slice()),
+                Some(range) => Change::begin(self, &[range]),
+            });
+            self.relieve();
+            match done {
                 Ok(done) => return done,
-                Err(Elsewhere(range)) => want = Some(range),
+                Err(Elsewhere(range)) => elsewhere = Some(range),
             }
             self.count(Event::Replan);
+        }
+    }
+
+    /// Until no CPU uses what was at `at` before. With nothing held; may sleep.
+    #[inline]
+    pub(crate) fn wait_until_flushed(&self, at: Range) {
+        if self.flushing.is_any() {
+            self.flushing.wait(&self.platform, at);
         }
     }
 
@@ -474,13 +507,25 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     }
 
     /// The highest `len` free bytes of `within`.
-    pub(crate) fn highest_gap(&self, len: u64, within: Range) -> Option<Range> {
-        Range::with_len(self.index().highest_gap(len, within)?, len).ok()
+    pub(crate) fn highest_gap(&self, len: u64, mut within: Range) -> Option<Range> {
+        loop {
+            let at = Range::with_len(self.index().highest_gap(len, within)?, len).ok()?;
+            match self.reserved(at) {
+                None => return Some(at),
+                Some(place) => within = within.below(place.start())?,
+            }
+        }
     }
 
     /// The lowest `len` free bytes of `within`.
-    pub(crate) fn lowest_gap(&self, len: u64, within: Range) -> Option<Range> {
-        Range::with_len(self.index().lowest_gap(len, within)?, len).ok()
+    pub(crate) fn lowest_gap(&self, len: u64, mut within: Range) -> Option<Range> {
+        loop {
+            let at = Range::with_len(self.index().lowest_gap(len, within)?, len).ok()?;
+            match self.reserved(at) {
+                None => return Some(at),
+                Some(place) => within = within.above(place.end())?,
+            }
+        }
     }
 }
 

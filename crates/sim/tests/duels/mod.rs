@@ -8,7 +8,7 @@
 //! Seeds differ in what shares the table: nothing, so that it comes and goes; another page, written and discarded; a file's pages.
 
 use spile::backing::File;
-use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range, Vma};
+use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Vma};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::sync::{Arc, Mutex};
@@ -79,7 +79,8 @@ fn is_scrap<L: Locking>(vma: &Vma<Sim, L>) -> bool {
 impl<L: Locking> World<L> {
     fn new(seed: u64, cpus: u64) -> Self {
         let sim = Sim::builder().cpus(cpus as usize).frames(200).seed(seed).build();
-        let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        let mut mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        mm.set_unmapping(Unmapping::ALL[seed as usize / 5 % 3]);
         let story = STORIES[(seed / 8 % STORIES.len() as u64) as usize];
         let content = Content::new(vec![FILE_BYTE; (FILE_PAGES * PAGE) as usize]);
         let file = (story == Story::Filed).then(|| sim.file(&content, FILE_PAGES * PAGE).unwrap());

@@ -33,6 +33,7 @@ pub use merge::Joins;
 
 use crate::Event;
 use crate::addr::{PAGE_SHIFT, Range};
+use crate::flushing::Unmapping;
 use crate::index::{Index, PIECES, Pieces, Writer};
 use crate::locking::Locking;
 use crate::mm::Mm;
@@ -169,9 +170,33 @@ impl<P: Platform, L: Locking> Drop for Fresh<'_, '_, P, L> {
 }
 
 impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
-    /// Waits for the right to change `want`, and what touches it.
+    /// Waits for the right to change `want`, and what touches it, and until nothing of it is being flushed.
+    #[inline]
     pub(crate) fn begin(mm: &'m Mm<P, L>, want: &[Range]) -> Self {
         let right = L::write(mm, want);
+        // Whoever reserved a place had this right, so it is found; nobody reserves another meanwhile.
+        let right = if mm.flushing.is_any() { Self::after_flushes(mm, want, right) } else { right };
+        Self::with(mm, right)
+    }
+
+    #[cold]
+    fn after_flushes(mm: &'m Mm<P, L>, want: &[Range], mut right: L::Write<'m, P>) -> L::Write<'m, P> {
+        while let Some(token) = mm.flushing.in_the_way(mm.platform(), want) {
+            drop(right);
+            token.wait();
+            right = L::write(mm, want);
+        }
+        right
+    }
+
+    /// Waits for the right alone: what is wanted of places is asked by [`may_map`](Self::may_map).
+    #[inline]
+    pub(crate) fn begin_among_flushes(mm: &'m Mm<P, L>, want: &[Range]) -> Self {
+        Self::with(mm, L::write(mm, want))
+    }
+
+    #[inline]
+    fn with(mm: &'m Mm<P, L>, right: L::Write<'m, P>) -> Self {
         mm.count(Event::Write);
         // SAFETY: (1) whoever has the right makes one writer, here, and does not use it apart.
         let writer = unsafe { mm.index.writer() };
@@ -181,6 +206,24 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
     /// `range`, if the right is to change that too, and what touches it.
     pub(crate) fn may_take(&self, range: Range) -> Result<Range, Elsewhere> {
         if L::may_change(&self.right, range.with_neighbours()) { Ok(range) } else { Err(Elsewhere(range)) }
+    }
+
+    /// `range`, if something new may be mapped there.
+    pub(crate) fn may_map(&self, range: Range) -> Result<Range, Elsewhere> {
+        let range = self.may_take(range)?;
+        if self.mm.flushing.is_any() && !self.is_admitted(range) { Err(Elsewhere(range)) } else { Ok(range) }
+    }
+
+    #[cold]
+    fn is_admitted(&self, range: Range) -> bool {
+        let admits = self.mm.unmapping == Unmapping::Admit && self.first(range).is_none();
+        admits || self.mm.flushing.met(self.mm.platform(), &[range]).is_none()
+    }
+
+    /// A place in `range` that is to be left alone.
+    pub(crate) fn reserved(&self, range: Range) -> Option<Range> {
+        let reserves = self.mm.flushing.is_any() && self.mm.unmapping == Unmapping::Reserve;
+        if reserves { self.mm.flushing.met(self.mm.platform(), &[range]) } else { None }
     }
 
     /// Ends it but for what keeps others from what it has taken away.

@@ -2,6 +2,7 @@
 
 use super::{Change, Joins, NoMemory};
 use crate::addr::Range;
+use crate::flushing::Unmapping;
 use crate::locking::Locking;
 use crate::platform::Platform;
 
@@ -28,12 +29,32 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     pub(crate) fn unmap(mut self, at: Range) -> Result<(), NoMemory> {
         let mm = self.mm;
         let overlapped = self.replace(at, None, Joins::None)?.overlapped;
-        let tail = self.downgrade();
-        if overlapped {
-            mm.zap(at);
+        if L::LETS_GO && mm.unmapping != Unmapping::Share && overlapped {
+            self.zap_reserved(at);
+        } else {
+            let tail = self.downgrade();
+            if overlapped {
+                mm.zap(at);
+            }
+            drop(tail);
         }
-        drop(tail);
         mm.relieve();
         Ok(())
+    }
+
+    /// Takes away the pages of `at`, where nothing is mapped any more, with the place reserved, and nothing held.
+    #[cold]
+    fn zap_reserved(self, at: Range) {
+        let mm = self.mm;
+        let place = mm.flushing.reserve(mm.platform(), at);
+        let tail = match place {
+            None => Some(self.downgrade()),
+            Some(_) => {
+                drop(self);
+                None
+            }
+        };
+        mm.zap(at);
+        drop((tail, place));
     }
 }

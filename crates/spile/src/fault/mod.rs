@@ -31,6 +31,7 @@ use crate::platform::Platform;
 use crate::vma::Backing;
 use crate::wait::Token;
 use crate::{Event, Way};
+use spile_sync::seeded;
 
 /// How a fault ended.
 #[derive(Debug)]
@@ -111,6 +112,7 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     let page = at & !(PAGE - 1);
     mm.count(Event::Lookup);
     let miss = match L::try_stabilise(mm, page) {
+        Ok(hold) if is_flushed_below(mm, &hold) => Miss::Contended,
         Ok(hold) => match resolve(mm, &hold, page, access) {
             Err(Failed::Stale) => Miss::Stale,
             resolved => return mm.counted(Way::Fast, outcome(mm, resolved)),
@@ -125,11 +127,20 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     }
 }
 
+/// Whether what was at a part of the mapping before it came is still being flushed: it was admitted, and its faults wait.
+#[inline]
+fn is_flushed_below<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>) -> bool {
+    mm.flushing.is_any() && mm.flushing.met(mm.platform(), &[hold.range()]).is_some() && !seeded!("fault-in-a-flush")
+}
+
 #[cold]
 fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
     mm.count(Event::Fallback);
     let outcome = match L::stabilise(mm, page) {
-        Slowly::Held(hold) => outcome(mm, resolve(mm, &hold, page, access)),
+        Slowly::Held(hold) => match mm.flushing.in_the_way(mm.platform(), &[hold.range()]) {
+            Some(token) if !seeded!("fault-in-a-flush") => Outcome::Wait(token),
+            _ => outcome(mm, resolve(mm, &hold, page, access)),
+        },
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),

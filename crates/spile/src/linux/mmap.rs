@@ -27,6 +27,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let file = if flags & map::ANONYMOUS != 0 { None } else { Some(file.ok_or(Errno::EBADF)?) };
         let request = Request { exec_only: self.exec_only(prot), ..Request::new(addr, len, prot, flags, offset)? };
         let (at, locked) = self.change_somewhere(request.fixed(), |change| request.perform(change, file))?;
+        self.wait_until_flushed(at);
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if populate || locked {
             // Errors are not reported: the mapping is made.
@@ -77,7 +78,7 @@ impl Request {
             return Ok(Err(Errno::ENOMEM));
         }
         match self.place(change) {
-            Ok(at) => change.may_take(at).map(|at| self.map_at(at, change, file)),
+            Ok(at) => change.may_map(at).map(|at| self.map_at(at, change, file)),
             Err(errno) => Ok(Err(errno)),
         }
     }

@@ -224,6 +224,8 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether its changes wait for grace periods, with [`settle`](Self::settle).
     const WAITS_FOR_READERS: bool = false;
+    /// Whether a place from which everything was taken away can be zapped with no right to change: nothing beside it suffers.
+    const LETS_GO: bool = true;
     /// Where it finds mappings.
     type Index<P: Platform>: Index<P, Self>;
     /// Its state in an address space, beside the lock that all designs have. Anybody gets at it by [`Mm::design`]: what is safe to do with it
@@ -321,7 +323,7 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
 }
 
 /// Does `work`, a few steps, under a flag that is spun for.
-fn briefly<P: Platform, T, A>(p: &P, guarded: &Guarded<T>, work: impl FnOnce(&mut T) -> A) -> A {
+pub(crate) fn briefly<P: Platform, T, A>(p: &P, guarded: &Guarded<T>, work: impl FnOnce(&mut T) -> A) -> A {
     let _pin = p.pin();
     let mut value = loop {
         match guarded.try_lock() {

@@ -71,6 +71,7 @@ impl<P: Platform> Drop for Excluding<'_, P> {
 // all shares; (4) by the word of the table; (5) all of the lock; (6) by a grace period, and no hold is left.
 unsafe impl Locking for PtRange {
     const NAME: &'static str = "pt_range";
+    const LETS_GO: bool = false;
     type PerMm<P: Platform> = ();
     type PerVma = ();
     type Fast<'m, P: Platform> = Covered<'m, P>;

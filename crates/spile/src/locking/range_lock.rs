@@ -97,6 +97,7 @@ impl<P: Platform> Stable<P, RangeLock> for Pinned<'_, P> {
 // grace periods.
 unsafe impl Locking for RangeLock {
     const NAME: &'static str = "range_lock";
+    const LETS_GO: bool = false;
     type PerMm<P: Platform> = Ranges;
     type PerVma = ();
     type Fast<'m, P: Platform> = Pinned<'m, P>;

@@ -1,5 +1,6 @@
 //! What the models have in common: a host, a design that holds nothing, and a race of two or three threads over one address space.
 
+pub mod flushes;
 pub mod host;
 pub mod shapes;
 #[cfg(feature = "file")]
