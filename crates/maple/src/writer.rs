@@ -15,6 +15,7 @@ use crate::splice::{Change, Hands, MAX_NEW, Spliced};
 use crate::stock::{Need, NoMemory, NodeAlloc, Stock};
 use crate::tree::{RangeTree, by_ref};
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
 use spile_rcu::Rcu;
 use spile_sync::lock::TryLockGuard;
@@ -306,7 +307,7 @@ impl<'t, H: Handle, R: Rcu, A: NodeAlloc> Writer<'t, H, R, A> {
 /// A second handle of a range that is divided in two.
 fn divide<H: Handle + Clone>(raw: NonNull<()>) -> NonNull<()> {
     // SAFETY: (1) called by a change with the tree's own handle, which stays where it is: it is only looked at, to be cloned.
-    let divided = core::mem::ManuallyDrop::new(unsafe { H::from_raw(raw) });
+    let divided = ManuallyDrop::new(unsafe { H::from_raw(raw) });
     H::into_raw((*divided).clone())
 }
 
@@ -375,8 +376,10 @@ impl<H: Handle, R: Rcu> Displaced<'_, H, R> {
     /// (1) `to` and who it gives them to keep each handle, and what it owns, until a grace period that begins after this call is over, as far as
     /// readers may have found it.
     #[inline]
-    pub unsafe fn hand_over(mut self, mut to: impl FnMut(H)) {
-        while let Some((_, raw)) = self.pop() {
+    pub unsafe fn hand_over(self, mut to: impl FnMut(H)) {
+        // If `to` panics the rest is lost: what it would have waited for may be there still when a grace period is over.
+        let mut rest = ManuallyDrop::new(self);
+        while let Some((_, raw)) = rest.pop() {
             // SAFETY: (1, 2) owned, and popped once.
             to(unsafe { H::from_raw(raw) });
         }

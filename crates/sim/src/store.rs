@@ -22,6 +22,15 @@ struct Inner {
     delay: u32,
     failing: BTreeSet<u64>,
     reads: u64,
+    at_end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end();
+        }
+    }
 }
 
 impl fmt::Debug for Content {
@@ -34,7 +43,9 @@ impl fmt::Debug for Content {
 impl Content {
     /// These bytes, and zeros after them.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Inner { bytes, ..Inner::default() })))
+        let content = Self::default();
+        content.inner().bytes = bytes;
+        content
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -54,6 +65,11 @@ impl Content {
         } else {
             failing.remove(&page)
         };
+    }
+
+    /// Calls `at_end` when the last clone is dropped.
+    pub fn at_end(&self, at_end: impl FnOnce() + Send + 'static) {
+        self.inner().at_end = Some(Box::new(at_end));
     }
 
     /// How many reads were started.

@@ -10,7 +10,7 @@ use spile::{
     Range, VmaRefcount,
 };
 use spile_sim::{Content, Failures, Sim, User};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 type Space<L> = Mm<Sim, L>;
 
@@ -435,7 +435,35 @@ fn threads<L: Locking>() {
     sim.finish();
 }
 
+/// The end of a file is the host's, who may want of the space what a change of it has.
+fn file_ends_with_nothing_held<L: Locking>() {
+    let sim = Sim::new();
+    let mm = Arc::new(space::<L>(&sim));
+    let (content, free) = (numbered(PAGE), Arc::new(Mutex::new(None)));
+    {
+        let (sim, mm, free) = (sim.clone(), Arc::downgrade(&mm), free.clone());
+        content.at_end(move || {
+            // In one design a mapping waits until the space goes.
+            let free_now = mm.upgrade().is_none_or(|mm| mm.lock().read(&sim).is_ok());
+            *free.lock().unwrap() = Some(free_now);
+        });
+    }
+    let cpu = sim.cpu(0);
+    {
+        let user = cpu.enter(&mm);
+        let file = File::new(sim.clone(), content, PAGE).unwrap();
+        user.map(Place::Over(pages(0, 1)), |_| of_file(&file, 0, Prot::R, shared())).unwrap();
+        drop(file);
+        user.unmap(pages(0, 1)).unwrap();
+    }
+    sim.settle();
+    drop(mm);
+    sim.finish();
+    assert_eq!(*free.lock().unwrap(), Some(true), "whether the lock was free");
+}
+
 spile::test_each_design! {
+    file_ends_with_nothing_held => file_ends_with_nothing_held;
     map_store_load => map_store_load;
     unmap_and_protect => unmap_and_protect;
     fork_and_copy => fork_and_copy;

@@ -412,7 +412,7 @@ pub enum Read {
     Failed,
 }
 
-/// Where the contents of a file come from.
+/// Where the contents of a file come from. Its drop is a release, after a grace period: with nothing held, on any thread, and it must not panic.
 pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     /// Starts to read page `page` of `file` into `frame`, which is the file's alone until the read is complete. What lies
     /// beyond the end of the file must become zeros. Never sleeps.

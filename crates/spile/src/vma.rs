@@ -351,7 +351,7 @@ impl<P: Platform> Body<P> {
 /// A mapping.
 pub struct Vma<P: Platform, L: Locking> {
     pub(crate) lock: L::PerVma,
-    /// Written by [`rewrite`](Self::rewrite) alone. In a cell because a design may let somebody see `lock` at that moment, who found the
+    /// Written by [`replace`](Self::replace) alone. In a cell because a design may let somebody see `lock` at that moment, who found the
     /// mapping that had this memory before.
     body: UnsafeCell<Body<P>>,
 }
@@ -373,7 +373,17 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     /// (1) The caller owns it, and nobody else looks at more of it than the design's part.
     pub(crate) unsafe fn rewrite(&self, body: Body<P>) {
         // SAFETY: (1) the caller's.
-        drop(self.body.with_mut(|now| unsafe { now.replace(body) }));
+        drop(unsafe { self.replace(body) });
+    }
+
+    /// Makes it another mapping. What it was.
+    ///
+    /// # Safety
+    ///
+    /// As of [`rewrite`](Self::rewrite).
+    pub(crate) unsafe fn replace(&self, body: Body<P>) -> Body<P> {
+        // SAFETY: (1) the caller's.
+        self.body.with_mut(|now| unsafe { now.replace(body) })
     }
 
     #[inline]

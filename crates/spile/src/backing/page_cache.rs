@@ -19,6 +19,9 @@ use crate::platform::{Platform, Read, Store};
 use crate::wait::{self, Token};
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use spile_rcu::RcuBox;
 use spile_sync::atomic::{AtomicU64, Ordering};
 
 const READING: u64 = 1;
@@ -30,8 +33,11 @@ const FRAME_SHIFT: u32 = 12;
 /// An open file that can be mapped. Mappings of one opening merge; those of two do not, though they show the same pages.
 pub struct File<P: Platform>(Arc<Object<P>>);
 
-/// What is open: pages in memory, contents from a store.
-struct Object<P: Platform> {
+/// What is open. Its end runs the host's code, and is a release as any: with nothing held, whoever drops the last use, and whatever that holds.
+struct Object<P: Platform>(ManuallyDrop<RcuBox<Contents<P>>>);
+
+/// Pages in memory, contents from a store.
+struct Contents<P: Platform> {
     p: P,
     /// None: it begins as zeros.
     store: Option<P::Store>,
@@ -69,7 +75,8 @@ impl<P: Platform> File<P> {
     fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Arc<Self>> {
         let root = frame::relieved(&p, P::alloc_table)?;
         let id = p.shared().number();
-        Some(Arc::new(Self(Arc::new(Object { p, store, id, root, len: AtomicU64::new(len) }))))
+        let contents = RcuBox::new(Contents { p, store, id, root, len: AtomicU64::new(len) });
+        Some(Arc::new(Self(Arc::new(Object(ManuallyDrop::new(contents))))))
     }
 
     /// The same file, opened once more.
@@ -275,7 +282,25 @@ impl<P: Platform> File<P> {
     }
 }
 
-impl<P: Platform> Object<P> {
+impl<P: Platform> Deref for Object<P> {
+    type Target = Contents<P>;
+
+    #[inline]
+    fn deref(&self) -> &Contents<P> {
+        &self.0
+    }
+}
+
+impl<P: Platform> Drop for Object<P> {
+    fn drop(&mut self) {
+        // SAFETY: (1) taken once, here.
+        let contents = unsafe { ManuallyDrop::take(&mut self.0) };
+        let rcu = contents.p.rcu().clone();
+        contents.defer(&rcu);
+    }
+}
+
+impl<P: Platform> Contents<P> {
     fn free_under(&self, table: FrameId, level: usize) {
         for i in 0..1 << BITS {
             let raw = frame::table(&self.p, table).load(i);
@@ -304,7 +329,7 @@ fn decode_frame(raw: u64) -> FrameId {
     FrameId((raw >> FRAME_SHIFT) as u32)
 }
 
-impl<P: Platform> Drop for Object<P> {
+impl<P: Platform> Drop for Contents<P> {
     fn drop(&mut self) {
         self.free_under(self.root, LEVELS - 1);
     }

@@ -40,6 +40,7 @@ use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::usage::Delta;
 use crate::vma::{AnonId, Attr, Body, Made, Vma};
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use spile_sync::seeded;
 
@@ -312,8 +313,10 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         let (mm, mut claimed) = (self.mm, false);
         let published = self.writer.replace(window, boxes, |displaced| {
             claimed = true;
+            // A wait that panics loses it: somebody may hold it still.
+            let displaced = ManuallyDrop::new(displaced);
             L::quiesce(mm, &displaced);
-            L::retire(mm, displaced);
+            L::retire(mm, ManuallyDrop::into_inner(displaced));
         });
         if published.is_err() {
             self.unclaim(window);

@@ -13,6 +13,7 @@ use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::{Body, Vma};
 use alloc::sync::Arc;
+use core::mem::ManuallyDrop;
 use spile_sync::lock::Guarded;
 
 /// So many wait to be used again.
@@ -42,10 +43,12 @@ impl<P: Platform, L: Locking> Pool<P, L> {
         renew: impl FnOnce(&L::PerVma),
     ) -> Result<VmaBox<P, L>, NoMemory> {
         let Some(vma) = briefly(mm.platform(), &self.0, Free::pop) else { return Vma::boxed(mm, body) };
+        // Anybody may call this with a `body` that panics: then the memory is lost, as in `boxed`, for who found it may look still.
+        let vma = ManuallyDrop::new(vma);
         // SAFETY: (1) out of the pool it is ours, and claimed since before it came there, as `give_back`'s caller says.
         unsafe { vma.rewrite(body()) };
         renew(&vma.lock);
-        Ok(vma)
+        Ok(ManuallyDrop::into_inner(vma))
     }
 
     /// Keeps the memory of `vma`.
@@ -55,9 +58,11 @@ impl<P: Platform, L: Locking> Pool<P, L> {
     /// (1) It is claimed, and nobody holds it.
     pub(super) unsafe fn give_back(&self, mm: &Mm<P, L>, vma: VmaBox<P, L>) {
         // SAFETY: (1) the caller's; who found it looks at the design's part, and finds it claimed.
-        unsafe { vma.rewrite(Body::nothing()) };
+        let body = unsafe { vma.replace(Body::nothing()) };
         let refused = briefly(mm.platform(), &self.0, |free| free.push(vma));
         refused.into_iter().for_each(|vma| defer(mm, vma));
+        // Last: the end of a file is the host's, and may panic.
+        drop(body);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vma::{Body, Vma};
 use crate::wait::{self, Token};
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use spile_rcu::Rcu;
@@ -205,13 +206,14 @@ unsafe impl Locking for VmaRefcount {
     }
 
     fn unmake<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
-        // A fault of a space that had this memory before may find it, and have a reference for a moment.
+        // A fault of a space that had this memory before may find it, and have a reference for a moment. A wait that panics loses the memory.
+        let vma = ManuallyDrop::new(vma);
         if !seeded!("exit-without-claim") {
             // SAFETY: (1) nobody else changes it: it is not in the index, or nobody has the space any more.
             unsafe { Self::claim(mm, &vma) };
         }
         Self::quiesce(mm, &vma);
-        Self::retire(mm, vma);
+        Self::retire(mm, ManuallyDrop::into_inner(vma));
     }
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
