@@ -148,3 +148,22 @@ fn a_share_keeps_others_out() {
     assert!(!run::<spile::MmapLock>(Unmapping::Share, 1, reserved).is_ok());
     assert!(!run::<spile::UnderRcu>(Unmapping::Share, 1, admitted).is_ok());
 }
+
+/// The place is not reserved; a fault does not ask whether the place is being flushed.
+#[test]
+fn mistakes_in_flushes_are_found() {
+    if std::env::var_os("SPILE_MUTATE").is_some() {
+        return;
+    }
+    for (bug, test) in [
+        ("reserve-nothing", "rcu::place_is_reserved_while_it_is_flushed"),
+        ("fault-in-a-flush", "rcu::mapping_is_admitted_while_its_place_is_flushed"),
+        ("fault-in-a-flush", "mmap_lock::mapping_is_admitted_while_its_place_is_flushed"),
+    ] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--test-threads=1"]).env("SPILE_MUTATE", format!("bug:{bug}")).env("RUST_BACKTRACE", "0");
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && text.contains("thread 'cpu 3' panicked"), "{bug} in {test}: {text}");
+    }
+}

@@ -16,7 +16,7 @@ use crate::platform::Platform;
 use crate::wait::{self, Token};
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use spile_sync::lock::Guarded;
-use spile_sync::{order, seeded};
+use spile_sync::seeded;
 
 /// So many at a time.
 const PLACES: usize = if cfg!(loom) { 2 } else { 8 };
@@ -77,8 +77,9 @@ impl Flushing {
     /// Whether there are places at all.
     #[inline]
     pub(crate) fn is_any(&self) -> bool {
-        // Acquire [flush-seen]: whoever finds none sees the entries empty, and does what he does after the flush.
-        self.count.load(order!("flush-seen", Acquire)) != 0
+        // Acquire: pairs with the drop of `Reserved`. Whoever finds none sees the entries empty, and does what he does after the flush.
+        // (Not named: in every model a table's lock or a frame's way through the host orders the same.)
+        self.count.load(Ordering::Acquire) != 0
     }
 
     /// A place that one of `ranges` meets.
@@ -108,8 +109,8 @@ impl Flushing {
 impl<P: Platform> Drop for Reserved<'_, P> {
     fn drop(&mut self) {
         briefly(self.p, &self.flushing.places, |places| places[self.place] = None);
-        // Release [flush-over]: what the flush was for comes before what is done at the place next.
-        self.flushing.count.fetch_sub(1, order!("flush-over", Release));
+        // Release: what the flush was for comes before what is done at the place next; see `is_any`.
+        self.flushing.count.fetch_sub(1, Ordering::Release);
         wait::happened(self.p, self.flushing.thing());
     }
 }
