@@ -22,7 +22,11 @@ struct Inner {
     delay: u32,
     failing: BTreeSet<u64>,
     reads: u64,
+    after: Option<After>,
 }
+
+/// What somebody does when a page was read.
+type After = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +58,12 @@ impl Content {
         } else {
             failing.remove(&page)
         };
+    }
+
+    /// Lets somebody do this whenever the device has completed a read, or failed to, of the page with that number: before whoever waited for
+    /// it goes on.
+    pub fn after_reads(&self, act: impl Fn(u64) + Send + Sync + 'static) {
+        self.inner().after = Some(Arc::new(act));
     }
 
     /// How many reads were started.
@@ -99,10 +109,13 @@ struct Pending {
 }
 
 impl Pending {
+    fn content(&self) -> &Content {
+        self.file.store().expect("what is read comes from somewhere")
+    }
+
     fn fill(&self) {
         use spile::Frames as _;
-        let content = self.file.store().expect("what is read comes from somewhere");
-        let bytes = content.page(self.page, self.file.len());
+        let bytes = self.content().page(self.page, self.file.len());
         // SAFETY: (1) the read is not yet completed.
         unsafe { self.file.platform().write(self.frame, 0, &bytes) };
     }
@@ -136,6 +149,10 @@ impl Device {
             }
             // SAFETY: (1) it was started, (2) and is in the list no more; (3) it was filled.
             unsafe { read.file.complete(read.page, !read.fails) };
+            let after = read.content().inner().after.clone();
+            if let Some(act) = after {
+                act(read.page);
+            }
         }
     }
 

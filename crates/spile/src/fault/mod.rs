@@ -1,7 +1,7 @@
 //! A page fault, from the address to the entry.
 //!
 //! **Guarantee.** Never sleeps, never does I/O, never blocks. A page is installed only in the mapping that the fault held while it
-//! installed it. No hold crosses a [`Outcome::Wait`].
+//! installed it. No hold crosses an [`Outcome::Wait`]. (What sleeps, and may keep its hold while a page is read, is [`wait`]'s.)
 //!
 //! **Mechanism.**
 //!
@@ -21,6 +21,10 @@ mod anon;
 mod cow;
 #[cfg(feature = "file")]
 mod file;
+mod wait;
+
+pub(crate) use wait::Policy;
+pub use wait::{FaultKind, Waiting};
 
 use crate::addr::{Access, PAGE, TABLE_END};
 use crate::identity;
@@ -102,14 +106,15 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
 
 type Resolved<'m, P> = Result<Done, Failed<'m, P>>;
 
+/// Sleeps only if it is `ASLEEP`, and then for the end of a read alone.
 #[inline]
-pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+pub(crate) fn fault<P: Platform, L: Locking, const ASLEEP: bool>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
     if at >= TABLE_END {
         return Outcome::Denied(Denied::Unmapped);
     }
     let page = at & !(PAGE - 1);
     let miss = match L::try_stabilise(mm, page) {
-        Ok(hold) => match resolve(mm, &hold, page, access) {
+        Ok(hold) => match resolve_as::<P, L, _, ASLEEP>(mm, &hold, page, access) {
             Err(Failed::Stale) => Miss::Stale,
             resolved => return outcome(mm, resolved),
         },
@@ -118,14 +123,14 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     match miss {
         Miss::NoVma => Outcome::Denied(Denied::Unmapped),
         Miss::Grow => Outcome::Grow,
-        Miss::Contended | Miss::Stale => slowly(mm, page, access),
+        Miss::Contended | Miss::Stale => slowly::<P, L, ASLEEP>(mm, page, access),
     }
 }
 
 #[cold]
-fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
+fn slowly<P: Platform, L: Locking, const ASLEEP: bool>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
     match L::stabilise(mm, page) {
-        Slowly::Held(hold) => outcome(mm, resolve(mm, &hold, page, access)),
+        Slowly::Held(hold) => outcome(mm, resolve_as::<P, L, _, ASLEEP>(mm, &hold, page, access)),
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),
@@ -143,6 +148,16 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m,
         Err(Failed::Denied(denied)) => Outcome::Denied(denied),
         Err(Failed::Wait(token)) => Outcome::Wait(token),
     }
+}
+
+#[inline]
+fn resolve_as<'m, P: Platform, L: Locking, H: Stable<P, L>, const ASLEEP: bool>(
+    mm: &'m Mm<P, L>,
+    hold: &H,
+    page: u64,
+    access: Access,
+) -> Resolved<'m, P> {
+    if ASLEEP { wait::resolve(mm, hold, page, access) } else { resolve(mm, hold, page, access) }
 }
 
 /// With a hold on the mapping: the kinds of faults.
