@@ -8,7 +8,9 @@
 //! beside it, up to two deep. Two bytes of each page are watched, its first and its last. `SPILE_SEEDS` sets the number of seeds.
 
 use spile::backing::File;
-use spile::{AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::{
+    AnonId, Attr, Backing, Denied, Error, FaultKind, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range, Waiting,
+};
 use spile_sim::{Content, Failures, Rng, Sim, User};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -440,7 +442,10 @@ impl Drop for Named<'_> {
 fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     let world = World::new(seed, ops, failing);
     let named = Named(&world);
-    let mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
+    let mut mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
+    // Children do as their parents.
+    let waiting = if seed.is_multiple_of(2) { Waiting::Drop } else { Waiting::Hold };
+    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     life(&world, &mm, Model::default(), &[], ops);
     drop(mm);
     let sim = world.sim.clone();
