@@ -95,7 +95,6 @@ fn reads_that_fail<L: Locking>(waiting: Waiting) -> u64 {
 fn is_told_of_its_own_read<L: Locking>() {
     assert_eq!(reads_that_fail::<L>(Waiting::Drop), 6, "one for each time that another was told, and one more");
     let reads = reads_that_fail::<L>(Waiting::Hold);
-    // The slow way's hold waits for what the fast one's read has begun.
     assert_eq!(reads, 2, "one that it waited for, one that it began");
 }
 
@@ -215,9 +214,7 @@ mod beside {
         let [dropped, held] = BOTH.map(reads_beside_eviction::<L>);
         println!("{:18} at most {dropped} reads if dropped, {held} if held", L::NAME);
         assert!(dropped > 1, "nobody was quick enough: this shows nothing");
-        // Who has to take the slow way's hold comes to the page with nothing once more.
-        let sections = ["spf_seq", "rcu", "rcu_late_zap"].contains(&L::NAME);
-        assert_eq!(held, if sections { 2 } else { 1 }, "the page went before the fault came again");
+        assert_eq!(held, 1, "the page went before the fault came again");
     }
 
     /// Ticks that are more than any change needs.

@@ -226,7 +226,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Makes the page of `at` accessible, or says why not. Never sleeps; may run with interrupts off.
     #[inline]
     pub fn fault(&self, at: u64, access: Access) -> Outcome<'_, P> {
-        fault::fault::<P, L, false>(self, at, access)
+        fault::fault(self, at, access, false)
     }
 
     /// As [`fault`](Self::fault), and waits, and lets stacks grow. May sleep; while a page is read for it, with what it holds of the address space, if
@@ -237,7 +237,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// [`Denied`].
     pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
         loop {
-            match fault::fault::<P, L, true>(self, at, access) {
+            match fault::fault_asleep(self, at, access) {
                 Outcome::Done(done) if done != fault::Done::Raced => return Ok(done),
                 unfinished => self.finish(at, unfinished)?,
             }

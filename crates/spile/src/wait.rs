@@ -49,11 +49,6 @@ impl<'m, P: Platform> Token<'m, P> {
         self.held.as_ref().map(Frame::id)
     }
 
-    /// For a seeded bug: holds it no more.
-    pub(crate) fn let_go(&mut self) {
-        self.held = None;
-    }
-
     /// Whether it has happened, or something that cannot be told from it.
     pub fn is_over(&self) -> bool {
         if self.relief {

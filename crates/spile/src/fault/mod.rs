@@ -23,8 +23,8 @@ mod cow;
 mod file;
 mod wait;
 
-pub(crate) use wait::Policy;
 pub use wait::{FaultKind, Waiting};
+pub(crate) use wait::{Policy, fault_asleep};
 
 use crate::addr::{Access, PAGE, TABLE_END};
 use crate::identity;
@@ -106,15 +106,15 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
 
 type Resolved<'m, P> = Result<Done, Failed<'m, P>>;
 
-/// Sleeps only if it is `ASLEEP`, and then for the end of a read alone.
+/// Sleeps only if it `may_sleep`, and then for the end of a read alone. That is asked where it has failed, so that who never sleeps pays little for it.
 #[inline]
-pub(crate) fn fault<P: Platform, L: Locking, const ASLEEP: bool>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access, may_sleep: bool) -> Outcome<'_, P> {
     if at >= TABLE_END {
         return Outcome::Denied(Denied::Unmapped);
     }
     let page = at & !(PAGE - 1);
     let miss = match L::try_stabilise(mm, page) {
-        Ok(hold) => match resolve_as::<P, L, _, ASLEEP>(mm, &hold, page, access) {
+        Ok(hold) => match resolve_or_go_on(mm, &hold, page, access, may_sleep) {
             Err(Failed::Stale) => Miss::Stale,
             resolved => return outcome(mm, resolved),
         },
@@ -123,14 +123,14 @@ pub(crate) fn fault<P: Platform, L: Locking, const ASLEEP: bool>(mm: &Mm<P, L>, 
     match miss {
         Miss::NoVma => Outcome::Denied(Denied::Unmapped),
         Miss::Grow => Outcome::Grow,
-        Miss::Contended | Miss::Stale => slowly::<P, L, ASLEEP>(mm, page, access),
+        Miss::Contended | Miss::Stale => slowly(mm, page, access, may_sleep),
     }
 }
 
 #[cold]
-fn slowly<P: Platform, L: Locking, const ASLEEP: bool>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
+fn slowly<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, page: u64, access: Access, may_sleep: bool) -> Outcome<'m, P> {
     match L::stabilise(mm, page) {
-        Slowly::Held(hold) => outcome(mm, resolve_as::<P, L, _, ASLEEP>(mm, &hold, page, access)),
+        Slowly::Held(hold) => outcome(mm, resolve_or_go_on(mm, &hold, page, access, may_sleep)),
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),
@@ -150,14 +150,18 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m,
     }
 }
 
-#[inline]
-fn resolve_as<'m, P: Platform, L: Locking, H: Stable<P, L>, const ASLEEP: bool>(
+#[inline(always)]
+fn resolve_or_go_on<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
-    hold: &H,
+    hold: &impl Stable<P, L>,
     page: u64,
     access: Access,
+    may_sleep: bool,
 ) -> Resolved<'m, P> {
-    if ASLEEP { wait::resolve(mm, hold, page, access) } else { resolve(mm, hold, page, access) }
+    match resolve(mm, hold, page, access) {
+        Err(failed) if may_sleep => wait::go_on(mm, hold, page, access, failed),
+        resolved => resolved,
+    }
 }
 
 /// With a hold on the mapping: the kinds of faults.

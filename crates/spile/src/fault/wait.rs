@@ -1,13 +1,14 @@
 //! Waiting for a page that is being read, with the hold dropped or kept.
 //!
-//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once at most for each hold that it has:
-//! neither does a change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for with a hold
-//! but the end of that read: no lock, no grace period, no memory.
+//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless a change was noticed or the
+//! lock was not free: neither does a change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for
+//! with a hold but the end of that read: no lock, no grace period, no memory.
 //!
-//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps; it resolves by [`resolve`], which sleeps where it is, and asks once more with the same hold, and
-//! with the token, whose page no one takes out of the cache. Whether the hold was good while it slept is asked at once, and under the table's lock as ever:
-//! where a design notices changes instead of keeping them out, the fault starts anew. A hold with a read section in it is given up
-//! for the slow way's, which is a share of the address space's lock.
+//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. Where its fault has failed, it sleeps where it is ([`go_on`]), and then resolves again with the same
+//! hold. All the while there is a token, whose page no one takes out of the cache. Whether the
+//! hold was good while it slept is asked at once, and under the table's lock as ever: where a design notices changes instead of keeping them
+//! out, the fault starts anew. What a read section is part of cannot be slept with: then the hold is the slow way's, which is a share of the address
+//! space's lock.
 //!
 //! So waits cannot form a circle: a change waits for a hold, the hold for a store, and the store, which completes from anywhere and without a
 //! lock of ours, for nothing here. One edge more would close it. A lock is what a change has that waits for the hold; so whoever wants one
@@ -15,8 +16,8 @@
 //! waited for with nothing too. (That the sections of `SpfSrcu` last as long as their holds delays the memory of its old mappings, for which
 //! nobody waits.)
 
-use super::{Denied, Failed, Resolved};
-use crate::addr::{Access, Range};
+use super::{Denied, Failed, Outcome, Resolved};
+use crate::addr::{Access, PAGE, Range};
 use crate::locking::{Locking, Slowly, Stable};
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -59,6 +60,10 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    fn may_hold(&self) -> bool {
+        [self.file, self.copy].contains(&Waiting::Hold)
+    }
+
     fn of(&self, kind: FaultKind) -> Waiting {
         match kind {
             FaultKind::File => self.file,
@@ -83,65 +88,77 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 }
 
-/// As [`resolve`](super::resolve), sleeping with the hold while a page is read, if the address space says so. `Stale` also of a hold that cannot
-/// be slept with: the slow way's can. May sleep.
-pub(super) fn resolve<'m, P: Platform, L: Locking, H: Stable<P, L>>(
+/// A fault whose caller may sleep, and lets it sleep with its hold while its page is read, if the address space says so. What else it waits for is
+/// its caller's. May sleep.
+pub(crate) fn fault_asleep<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+    match super::fault(mm, at, access, true) {
+        // Dropped because it could not be slept with: the slow way's can. Until there is another token this one keeps the page.
+        Outcome::Wait(first)
+            if !<L::Fast<'_, P> as Stable<P, L>>::MAY_SLEEP && first.page().is_some() && mm.waiting.may_hold() =>
+        {
+            let first = (!seeded!("retry-without-the-page")).then_some(first);
+            let outcome = super::slowly(mm, at & !(PAGE - 1), access, true);
+            drop(first);
+            outcome
+        }
+        outcome => outcome,
+    }
+}
+
+/// What becomes of a fault that may sleep and has `failed`: it sleeps with the hold until its page is read, if that is what it waits for, the
+/// address space says so, and the hold is one to sleep with. May sleep.
+#[cold]
+pub(super) fn go_on<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     mm: &'m Mm<P, L>,
     hold: &H,
     page: u64,
     access: Access,
+    failed: Failed<'m, P>,
 ) -> Resolved<'m, P> {
-    let resolved = match super::resolve(mm, hold, page, access) {
-        Err(Failed::Wait(token)) if mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => {
-            if H::MAY_SLEEP {
-                keep(mm, hold, page, access, token)
-            } else {
-                Err(Failed::Stale)
-            }
-        }
-        resolved => resolved,
-    };
     if seeded!("hold-through-a-lock-wait")
-        && matches!(resolved, Err(Failed::Stale))
+        && matches!(failed, Failed::Stale)
         && let Slowly::Wait(token) = L::stabilise(mm, page)
     {
         token.wait();
     }
-    resolved
+    match failed {
+        Failed::Wait(token) if H::MAY_SLEEP && mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => {
+            keep(mm, &Slept(hold), page, access, token)
+        }
+        failed => Err(failed),
+    }
 }
 
-/// Sleeps until the page of `token` is read, and goes on.
-#[cold]
-fn keep<'m, P: Platform, L: Locking>(
+/// Sleeps until the page of `token` is read, and resolves again.
+fn keep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     mm: &'m Mm<P, L>,
-    hold: &impl Stable<P, L>,
+    hold: &Slept<'_, H>,
     page: u64,
     access: Access,
     mut token: Token<'m, P>,
 ) -> Resolved<'m, P> {
-    let hold = Slept(hold);
     loop {
         token.wait();
-        let read = token.page();
         // What is under the lock of a table would be noticed there; but nobody shall read for a mapping that is gone, or refuse by it.
         if !hold.still_valid() {
             return Err(Failed::Stale);
         }
-        if seeded!("retry-without-the-page") {
-            token.let_go();
-        }
-        // The token is there still, so the page is.
-        match super::resolve(mm, &hold, page, access) {
+        let read = token.page();
+        // As long as the token is there the page is.
+        let kept = (!seeded!("retry-without-the-page")).then_some(token);
+        let again = super::resolve(mm, hold, page, access);
+        drop(kept);
+        match again {
             // Woken for something else.
             Err(Failed::Wait(next)) if next.page() == read || seeded!("wait-for-another-read") => token = next,
-            // It is read anew, so it could not be read, of which somebody else was told.
+            // It is read anew: so it could not be read, of which somebody else was told.
             Err(Failed::Wait(_)) => return Err(Failed::Denied(Denied::Bus)),
             resolved => return resolved,
         }
     }
 }
 
-/// A hold that was slept with.
+/// A hold that is slept with. Of its own type, so that what is made of the usual way to resolve for [`Mm::fault`] has no other caller, and is inlined.
 struct Slept<'h, H>(&'h H);
 
 impl<P: Platform, L: Locking, H: Stable<P, L>> Stable<P, L> for Slept<'_, H> {

@@ -106,7 +106,7 @@ fn forked<L: Locking>() {
 /// A fault that may sleep and finds its mapping claimed waits with nothing.
 fn refused<L: Locking>() {
     Race::<L> {
-        setting: PLAIN,
+        setting: FILES,
         preemptions: 2,
         before: |s| {
             prepare(s, Waiting::Hold, true);
