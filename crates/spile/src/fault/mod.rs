@@ -1,7 +1,7 @@
 //! A page fault, from the address to the entry.
 //!
 //! **Guarantee.** Never sleeps, never does I/O, never blocks. A page is installed only in the mapping that the fault held while it
-//! installed it. No hold crosses a [`Outcome::Wait`].
+//! installed it. No hold crosses an [`Outcome::Wait`]. (What sleeps, and may keep its hold while a page is read, is [`wait`]'s.)
 //!
 //! **Mechanism.**
 //!
@@ -21,6 +21,10 @@ mod anon;
 mod cow;
 #[cfg(feature = "file")]
 mod file;
+mod wait;
+
+pub use wait::{FaultKind, Waiting};
+pub(crate) use wait::{Policy, fault_asleep};
 
 use crate::addr::{Access, PAGE, TABLE_END};
 use crate::identity;
@@ -104,8 +108,9 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
 
 type Resolved<'m, P> = Result<Done, Failed<'m, P>>;
 
+/// Sleeps only if it `may_sleep`, and then for the end of a read alone. That is asked where it has failed, so that who never sleeps pays little for it.
 #[inline]
-pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access, may_sleep: bool) -> Outcome<'_, P> {
     if at >= TABLE_END {
         return Outcome::Denied(Denied::Unmapped);
     }
@@ -113,7 +118,7 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     mm.count(Event::Lookup);
     let miss = match L::try_stabilise(mm, page) {
         Ok(hold) if is_flushed_below(mm, &hold) => Miss::Contended,
-        Ok(hold) => match resolve(mm, &hold, page, access) {
+        Ok(hold) => match resolve_or_go_on(mm, &hold, page, access, may_sleep) {
             Err(Failed::Stale) => Miss::Stale,
             resolved => return mm.counted(Way::Fast, outcome(mm, resolved)),
         },
@@ -123,7 +128,7 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     match miss {
         Miss::NoVma => Outcome::Denied(Denied::Unmapped),
         Miss::Grow => Outcome::Grow,
-        Miss::Contended | Miss::Stale => slowly(mm, page, access),
+        Miss::Contended | Miss::Stale => slowly(mm, page, access, may_sleep),
     }
 }
 
@@ -134,12 +139,12 @@ fn is_flushed_below<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P
 }
 
 #[cold]
-fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
+fn slowly<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, page: u64, access: Access, may_sleep: bool) -> Outcome<'m, P> {
     mm.count(Event::Fallback);
     let outcome = match L::stabilise(mm, page) {
         Slowly::Held(hold) => match mm.flushing.in_the_way(mm.platform(), &[hold.range()]) {
             Some(token) if !seeded!("fault-in-a-flush") => Outcome::Wait(token),
-            _ => outcome(mm, resolve(mm, &hold, page, access)),
+            _ => outcome(mm, resolve_or_go_on(mm, &hold, page, access, may_sleep)),
         },
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
@@ -158,6 +163,20 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m,
         }
         Err(Failed::Denied(denied)) => Outcome::Denied(denied),
         Err(Failed::Wait(token)) => Outcome::Wait(token),
+    }
+}
+
+#[inline(always)]
+fn resolve_or_go_on<'m, P: Platform, L: Locking>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    page: u64,
+    access: Access,
+    may_sleep: bool,
+) -> Resolved<'m, P> {
+    match resolve(mm, hold, page, access) {
+        Err(failed) if may_sleep => wait::go_on(mm, hold, page, access, failed),
+        resolved => resolved,
     }
 }
 

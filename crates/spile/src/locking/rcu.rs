@@ -83,7 +83,7 @@ impl<P: Platform> Stable<P, UnderRcu> for InSection<'_, P> {
         self.vma().lock.is_still(self.sequence)
     }
 
-    looks_beside_in_a_section!(UnderRcu);
+    looks_beside_in_a_section!(UnderRcu, and_stays);
 }
 
 // SAFETY: (1) the mapping was found in the section that the hold has, and its sequence was even; (2) the range is the mapping's; (3) a claim

@@ -49,7 +49,7 @@ impl<P: Platform> Stable<P, SpfSeq> for Speculation<'_, P> {
         self.mm.design().0.load(Ordering::Relaxed) == self.sequence || seeded!("no-revalidation")
     }
 
-    looks_beside_in_a_section!(SpfSeq);
+    looks_beside_in_a_section!(SpfSeq, and_stays);
 }
 
 /// All of the lock, and the sequence odd.

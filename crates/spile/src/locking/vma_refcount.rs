@@ -99,6 +99,8 @@ impl<P: Platform> Deref for Referenced<'_, P> {
 }
 
 impl<P: Platform> Stable<P, VmaRefcount> for Referenced<'_, P> {
+    const MAY_SLEEP: bool = true;
+
     #[inline]
     fn vma(&self) -> &Vma<P, VmaRefcount> {
         // SAFETY: (1) found in the index in a read section, so allocated then; (2) it goes back to the pool only after a quiesce, which

@@ -1,0 +1,182 @@
+//! Waiting for a page that is being read, with the hold dropped or kept.
+//!
+//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless a change was noticed or the
+//! lock was not free: neither does a change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for
+//! with a hold but the end of that read: no lock, no grace period, no memory.
+//!
+//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. Where its fault has failed, it sleeps where it is ([`go_on`]), and then resolves again with the same
+//! hold. All the while there is a token, whose page no one takes out of the cache. Whether the
+//! hold was good while it slept is asked at once, and under the table's lock as ever: where a design notices changes instead of keeping them
+//! out, the fault starts anew. What a read section is part of cannot be slept with: then the hold is the slow way's, which is a share of the address
+//! space's lock.
+//!
+//! So waits cannot form a circle: a change waits for a hold, the hold for a store, and the store, which completes from anywhere and without a
+//! lock of ours, for nothing here. One edge more would close it. A lock is what a change has that waits for the hold; so whoever wants one
+//! has dropped his hold. A grace period may wait for a section of whoever waits for that lock, and tables come home by one; so memory is
+//! waited for with nothing too. (That the sections of `SpfSrcu` last as long as their holds delays the memory of its old mappings, for which
+//! nobody waits.)
+
+use super::{Denied, Failed, Outcome, Resolved};
+use crate::addr::{Access, PAGE, Range};
+use crate::locking::{Locking, Slowly, Stable};
+use crate::mm::Mm;
+use crate::platform::Platform;
+use crate::vma::{Attr, Vma};
+use crate::wait::Token;
+use spile_sync::seeded;
+
+/// What a fault that may sleep does with its hold while its page is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// Drops it, and starts anew. A change waits for no read; a fault may have to read its page again and again.
+    #[default]
+    Drop,
+    /// Keeps it, and goes on. A fault reads its page once, unless a change was noticed; a change that the hold keeps out waits for the read, and others
+    /// for the change.
+    Hold,
+}
+
+/// The kinds of faults that wait for a page that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A page of a file is mapped.
+    File,
+    /// A page of a file is copied for a private mapping.
+    FileCopy,
+}
+
+impl FaultKind {
+    /// What an access to a page of a mapping is, where no page is yet.
+    pub(super) fn of<P: Platform>(attr: &Attr<P>, access: Access) -> Self {
+        if access == Access::Write && !attr.is_shared() { Self::FileCopy } else { Self::File }
+    }
+}
+
+/// An answer for each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Policy {
+    file: Waiting,
+    copy: Waiting,
+}
+
+impl Policy {
+    fn may_hold(&self) -> bool {
+        [self.file, self.copy].contains(&Waiting::Hold)
+    }
+
+    fn of(&self, kind: FaultKind) -> Waiting {
+        match kind {
+            FaultKind::File => self.file,
+            FaultKind::FileCopy => self.copy,
+        }
+    }
+}
+
+impl<P: Platform, L: Locking> Mm<P, L> {
+    /// What faults of this kind do with their holds while they wait, in [`fault_and_wait`](Self::fault_and_wait) and whatever goes by that.
+    pub fn waiting(&self, kind: FaultKind) -> Waiting {
+        self.waiting.of(kind)
+    }
+
+    /// From now on faults of this kind do so; a fork's child does as its parent. [`Waiting::Drop`] unless told. With [`Waiting::Hold`] a
+    /// store must be able to complete reads while changes of this address space wait: who completes them must not have to make one.
+    pub fn set_waiting(&mut self, kind: FaultKind, waiting: Waiting) {
+        match kind {
+            FaultKind::File => self.waiting.file = waiting,
+            FaultKind::FileCopy => self.waiting.copy = waiting,
+        }
+    }
+}
+
+/// A fault whose caller may sleep, and lets it sleep with its hold while its page is read, if the address space says so. What else it waits for is
+/// its caller's. May sleep.
+pub(crate) fn fault_asleep<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+    match super::fault(mm, at, access, true) {
+        // Dropped because it could not be slept with: the slow way's can. Until there is another token this one keeps the page.
+        Outcome::Wait(first)
+            if !<L::Fast<'_, P> as Stable<P, L>>::MAY_SLEEP && first.page().is_some() && mm.waiting.may_hold() =>
+        {
+            let first = (!seeded!("retry-without-the-page")).then_some(first);
+            let outcome = super::slowly(mm, at & !(PAGE - 1), access, true);
+            drop(first);
+            outcome
+        }
+        outcome => outcome,
+    }
+}
+
+/// What becomes of a fault that may sleep and has `failed`: it sleeps with the hold until its page is read, if that is what it waits for, the
+/// address space says so, and the hold is one to sleep with. May sleep.
+#[cold]
+pub(super) fn go_on<'m, P: Platform, L: Locking, H: Stable<P, L>>(
+    mm: &'m Mm<P, L>,
+    hold: &H,
+    page: u64,
+    access: Access,
+    failed: Failed<'m, P>,
+) -> Resolved<'m, P> {
+    if seeded!("hold-through-a-lock-wait")
+        && matches!(failed, Failed::Stale)
+        && let Slowly::Wait(token) = L::stabilise(mm, page)
+    {
+        token.wait();
+    }
+    match failed {
+        Failed::Wait(token) if H::MAY_SLEEP && mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => {
+            keep(mm, &Slept(hold), page, access, token)
+        }
+        failed => Err(failed),
+    }
+}
+
+/// Sleeps until the page of `token` is read, and resolves again.
+fn keep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
+    mm: &'m Mm<P, L>,
+    hold: &Slept<'_, H>,
+    page: u64,
+    access: Access,
+    mut token: Token<'m, P>,
+) -> Resolved<'m, P> {
+    loop {
+        token.wait();
+        // What is under the lock of a table would be noticed there; but nobody shall read for a mapping that is gone, or refuse by it.
+        if !hold.still_valid() {
+            return Err(Failed::Stale);
+        }
+        let read = token.page();
+        // As long as the token is there the page is.
+        let kept = (!seeded!("retry-without-the-page")).then_some(token);
+        let again = super::resolve(mm, hold, page, access);
+        drop(kept);
+        match again {
+            // Woken for something else.
+            Err(Failed::Wait(next)) if next.page() == read || seeded!("wait-for-another-read") => token = next,
+            // It is read anew: so it could not be read, of which somebody else was told.
+            Err(Failed::Wait(_)) => return Err(Failed::Denied(Denied::Bus)),
+            resolved => return resolved,
+        }
+    }
+}
+
+/// A hold that is slept with. Of its own type, so that what is made of the usual way to resolve for [`Mm::fault`] has no other caller, and is inlined.
+struct Slept<'h, H>(&'h H);
+
+impl<P: Platform, L: Locking, H: Stable<P, L>> Stable<P, L> for Slept<'_, H> {
+    const MAY_SLEEP: bool = H::MAY_SLEEP;
+
+    fn vma(&self) -> &Vma<P, L> {
+        self.0.vma()
+    }
+
+    fn range(&self) -> Range {
+        self.0.range()
+    }
+
+    fn still_valid(&self) -> bool {
+        self.0.still_valid() || seeded!("held-unasked")
+    }
+
+    fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T {
+        self.0.beside(mm, at, see)
+    }
+}
