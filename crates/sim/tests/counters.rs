@@ -49,9 +49,9 @@ impl<'m, L: Locking> Since<'m, L> {
     }
 }
 
-/// What is freed at once is not handed to a grace period.
+/// What is freed, or used again, at once is not handed to a grace period.
 fn deferred<L: Locking>(mappings: u64) -> (Event, u64) {
-    let at_once = ["btreemap_rwlock", "mmap_lock_rbtree"].contains(&L::NAME);
+    let at_once = ["btreemap_rwlock", "mmap_lock_rbtree", "vma_refcount"].contains(&L::NAME);
     (Event::DeferredBytes, if at_once { 0 } else { mappings * VmaBox::<Sim, L>::SIZE as u64 })
 }
 
