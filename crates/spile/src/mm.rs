@@ -252,7 +252,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Makes the page of `at` accessible, or says why not. Never sleeps; may run with interrupts off.
     #[inline]
     pub fn fault(&self, at: u64, access: Access) -> Outcome<'_, P> {
-        fault::fault(self, at, access, false)
+        fault::fault::<_, _, false>(self, at, access)
     }
 
     /// As [`fault`](Self::fault), and waits, and lets stacks grow. May sleep; while a page is read for it, with what it holds of the address space, if

@@ -4,11 +4,11 @@
 //! lock was not free: neither does a change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for
 //! with a hold but the end of that read: no lock, no grace period, no memory.
 //!
-//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. Where its fault has failed, it sleeps where it is ([`go_on`]), and then resolves again with the same
-//! hold. All the while there is a token, whose page no one takes out of the cache. Whether the
-//! hold was good while it slept is asked at once, and under the table's lock as ever: where a design notices changes instead of keeping them
-//! out, the fault starts anew. What a read section is part of cannot be slept with: then the hold is the slow way's, which is a share of the address
-//! space's lock.
+//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. A fault that has found its page being read comes again ([`fault_asleep`]), takes a hold anew, sleeps
+//! where it is ([`resolve_asleep`]), and then resolves with that same hold. All the while there is a token, whose page no one takes out of the cache.
+//! Whether the hold was good while it slept is asked at once, and under the table's lock as ever: where a design notices changes instead of
+//! keeping them out, the fault starts anew. What a read section is part of cannot be slept with: then the hold is the slow way's, which is a share of
+//! the address space's lock. So a fault that never sleeps is what it is without all this.
 //!
 //! So waits cannot form a circle: a change waits for a hold, the hold for a store, and the store, which completes from anywhere and without a
 //! lock of ours, for nothing here. One edge more would close it. A lock is what a change has that waits for the hold; so whoever wants one
@@ -17,7 +17,7 @@
 //! nobody waits.)
 
 use super::{Denied, Failed, Outcome, Resolved};
-use crate::addr::{Access, PAGE, Range};
+use crate::addr::{Access, Range};
 use crate::locking::{Locking, Slowly, Stable};
 use crate::mm::Mm;
 use crate::platform::Platform;
@@ -88,73 +88,58 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 }
 
-/// A fault whose caller may sleep, and lets it sleep with its hold while its page is read, if the address space says so. What else it waits for is
-/// its caller's. May sleep.
+/// A fault whose caller may sleep. If its page is being read, and the address space says so, it comes again with a hold to sleep with. What else it
+/// waits for is its caller's. May sleep.
 pub(crate) fn fault_asleep<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
-    match super::fault(mm, at, access, true) {
-        // Dropped because it could not be slept with: the slow way's can. Until there is another token this one keeps the page.
-        Outcome::Wait(first)
-            if !<L::Fast<'_, P> as Stable<P, L>>::MAY_SLEEP && first.page().is_some() && mm.waiting.may_hold() =>
-        {
-            let first = (!seeded!("retry-without-the-page")).then_some(first);
-            let outcome = super::slowly(mm, at & !(PAGE - 1), access, true);
-            drop(first);
-            outcome
-        }
+    match mm.fault(at, access) {
+        Outcome::Wait(first) if first.page().is_some() && mm.waiting.may_hold() => again(mm, at, access, first),
         outcome => outcome,
     }
 }
 
-/// What becomes of a fault that may sleep and has `failed`: it sleeps with the hold until its page is read, if that is what it waits for, the
-/// address space says so, and the hold is one to sleep with. May sleep.
+/// Until there is another token the `first` keeps the page.
 #[cold]
-pub(super) fn go_on<'m, P: Platform, L: Locking, H: Stable<P, L>>(
+#[inline(never)]
+fn again<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, at: u64, access: Access, first: Token<'m, P>) -> Outcome<'m, P> {
+    let _first = (!seeded!("retry-without-the-page")).then_some(first);
+    super::fault::<_, _, true>(mm, at, access)
+}
+
+/// As [`resolve`](super::resolve), and if the page is being read, and the address space says so, sleeps with the hold until it is, and resolves
+/// again. With a hold that cannot be slept with it does nothing. May sleep.
+#[cold]
+pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     mm: &'m Mm<P, L>,
     hold: &H,
     page: u64,
     access: Access,
-    failed: Failed<'m, P>,
 ) -> Resolved<'m, P> {
-    if seeded!("hold-through-a-lock-wait")
-        && matches!(failed, Failed::Stale)
-        && let Slowly::Wait(token) = L::stabilise(mm, page)
-    {
-        token.wait();
-    }
-    match failed {
-        Failed::Wait(token) if H::MAY_SLEEP && mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => {
-            keep(mm, &Slept(hold), page, access, token)
+    if !H::MAY_SLEEP {
+        while seeded!("hold-through-a-lock-wait")
+            && let Slowly::Wait(token) = L::stabilise(mm, page)
+        {
+            token.wait();
         }
-        failed => Err(failed),
+        return Err(Failed::Stale);
     }
-}
-
-/// Sleeps until the page of `token` is read, and resolves again.
-fn keep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
-    mm: &'m Mm<P, L>,
-    hold: &Slept<'_, H>,
-    page: u64,
-    access: Access,
-    mut token: Token<'m, P>,
-) -> Resolved<'m, P> {
+    let hold = Slept(hold);
+    // As long as the token is there the page is.
+    let mut slept: Option<Token<'_, P>> = None;
     loop {
+        let token = match super::resolve(mm, &hold, page, access) {
+            Err(Failed::Wait(token)) if mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => token,
+            resolved => return resolved,
+        };
+        if slept.is_some_and(|slept| slept.page() != token.page()) && !seeded!("wait-for-another-read") {
+            // It is read anew: so it could not be read, of which somebody else was told.
+            return Err(Failed::Denied(Denied::Bus));
+        }
         token.wait();
         // What is under the lock of a table would be noticed there; but nobody shall read for a mapping that is gone, or refuse by it.
         if !hold.still_valid() {
             return Err(Failed::Stale);
         }
-        let read = token.page();
-        // As long as the token is there the page is.
-        let kept = (!seeded!("retry-without-the-page")).then_some(token);
-        let again = super::resolve(mm, hold, page, access);
-        drop(kept);
-        match again {
-            // Woken for something else.
-            Err(Failed::Wait(next)) if next.page() == read || seeded!("wait-for-another-read") => token = next,
-            // It is read anew: so it could not be read, of which somebody else was told.
-            Err(Failed::Wait(_)) => return Err(Failed::Denied(Denied::Bus)),
-            resolved => return resolved,
-        }
+        slept = Some(token).filter(|_| !seeded!("retry-without-the-page"));
     }
 }
 

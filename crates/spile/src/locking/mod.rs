@@ -263,7 +263,8 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// The state of a mapping that no fault may have yet.
     fn born_claimed<P: Platform>(mm: &Mm<P, Self>) -> Self::PerVma;
 
-    /// Holds the mapping at `at`, a page's address. Never waits.
+    /// Holds the mapping at `at`, a page's address. Never waits. (To be inlined, with the lookup: both kinds of faults, that which never sleeps and that
+    /// which may, begin with it, and the compiler would share what they have in common.)
     ///
     /// # Errors
     ///

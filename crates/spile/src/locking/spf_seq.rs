@@ -91,7 +91,7 @@ unsafe impl Locking for SpfSeq {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Speculation<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         // Acquire [spf-begin]: what the last change did is found.

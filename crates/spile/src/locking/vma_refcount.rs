@@ -155,7 +155,7 @@ unsafe impl Locking for VmaRefcount {
         References { word: AtomicU32::new(CLAIMED), space: AtomicU64::new(mm.space().0) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Referenced<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         if let Some(vma) = mm.index().find(&section, at) {

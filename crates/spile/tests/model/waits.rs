@@ -103,21 +103,6 @@ fn forked<L: Locking>() {
     .run();
 }
 
-/// A fault that may sleep and finds its mapping claimed waits with nothing.
-fn refused<L: Locking>() {
-    Race::<L> {
-        setting: FILES,
-        preemptions: 2,
-        before: |s| {
-            prepare(s, Waiting::Hold, true);
-            s.map(page(0), Prot::RW);
-        },
-        sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| assert!([Ok(()), Err(Denied::Unmapped)].contains(&s.put(at(0), 9)))],
-        after: |s| assert_eq!(s.get(at(0)), Err(Denied::Unmapped)),
-    }
-    .run();
-}
-
 /// Each is told.
 fn unreadable<L: Locking>() {
     let fails: Side<L> = |s| assert_eq!(s.get(at(0)), Err(Denied::Bus));
@@ -152,7 +137,6 @@ spile::test_each_design! {
     wait_against_unmap => unmapped;
     wait_against_map_over => mapped_over;
     wait_against_fork => forked;
-    wait_for_the_lock_against_unmap => refused;
     wait_for_what_cannot_be_read => unreadable;
     wait_against_eviction => reclaimed;
 }
