@@ -77,6 +77,8 @@ const CHECKS: &[Check] = &[
         &["two_faults_on_one_page", "new_page_is_walked_to", "program_reads_until_copied", "file_page_"],
         &["walks"],
     ),
+    check("a munmap's flush", &["flush_and_"], &[]),
+    check("a wait for a page", &["wait_against_", "wait_for_what_"], &[]),
     check("list of mappings", &["list_against"], &["a hole in the list"]),
     // Tables that come and go, and each design's lock.
     check("anything else", &[""], &["a recycled mapping", "walks", "crowds"]),

@@ -131,7 +131,7 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
     /// # Panics
     ///
     /// If `guard` is of another RCU domain; so do the other lookups.
-    #[inline]
+    #[inline(always)]
     pub fn get<'g>(&'g self, guard: &'g R::Guard<'_>, key: u64) -> Option<(Span, H::Ref<'g>)> {
         self.check(guard);
         let entry = self.leaf_of(key)?.covering(key)?;

@@ -11,7 +11,9 @@ use crate::machine::As;
 use crate::watch::page_of;
 use spile::locking::Stable as _;
 use spile::paging::Gather;
-use spile::{Access, Attr, Denied, Error, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma};
+use spile::{
+    Access, Attr, Denied, Error, FaultKind, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma, Waiting,
+};
 
 /// How often an access may fault.
 const PATIENCE: usize = 10_000;
@@ -209,8 +211,7 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
             if let Some(result) = self.attempt(at, access, &act) {
                 return Ok(result);
             }
-            let outcome = self.cpu.call(|| self.mm.fault(at, access));
-            self.follow(at, outcome)?;
+            self.fault(at, access)?;
         }
         panic!("cpu {} faulted {PATIENCE} times for one {access:?} at {at:#x} in\n{:#?}", self.cpu.number, self.mm)
     }
@@ -222,6 +223,15 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         let _accessing = Accessing { sim, number };
         let way = sim.translate(at, access)?;
         Some(sim.touch(way, at, access == Access::Write, act))
+    }
+
+    /// Faults, as a kernel whose handlers may sleep if faults of this space may do so with what they hold; else as one whose handlers may not.
+    fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
+        if [FaultKind::File, FaultKind::FileCopy].iter().any(|kind| self.mm.waiting(*kind) == Waiting::Hold) {
+            return self.cpu.call(|| self.mm.fault_and_wait(at, access)).map(drop);
+        }
+        let outcome = self.cpu.call(|| self.mm.fault(at, access));
+        self.follow(at, outcome)
     }
 
     /// Does what a fault says.

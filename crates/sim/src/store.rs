@@ -23,6 +23,7 @@ struct Inner {
     failing: BTreeSet<u64>,
     reads: u64,
     at_end: Option<Box<dyn FnOnce() + Send>>,
+    after: Option<After>,
 }
 
 impl Drop for Inner {
@@ -32,6 +33,9 @@ impl Drop for Inner {
         }
     }
 }
+
+/// What somebody does when a page was read.
+type After = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +74,12 @@ impl Content {
     /// Calls `at_end` when the last clone is dropped.
     pub fn at_end(&self, at_end: impl FnOnce() + Send + 'static) {
         self.inner().at_end = Some(Box::new(at_end));
+    }
+
+    /// Lets somebody do this whenever the device has completed a read, or failed to, of the page with that number: before whoever waited for
+    /// it goes on.
+    pub fn after_reads(&self, act: impl Fn(u64) + Send + Sync + 'static) {
+        self.inner().after = Some(Arc::new(act));
     }
 
     /// How many reads were started.
@@ -115,10 +125,13 @@ struct Pending {
 }
 
 impl Pending {
+    fn content(&self) -> &Content {
+        self.file.store().expect("what is read comes from somewhere")
+    }
+
     fn fill(&self) {
         use spile::Frames as _;
-        let content = self.file.store().expect("what is read comes from somewhere");
-        let bytes = content.page(self.page, self.file.len());
+        let bytes = self.content().page(self.page, self.file.len());
         // SAFETY: (1) the read is not yet completed.
         unsafe { self.file.platform().write(self.frame, 0, &bytes) };
     }
@@ -152,6 +165,10 @@ impl Device {
             }
             // SAFETY: (1) it was started, (2) and is in the list no more; (3) it was filled.
             unsafe { read.file.complete(read.page, !read.fails) };
+            let after = read.content().inner().after.clone();
+            if let Some(act) = after {
+                act(read.page);
+            }
         }
     }
 

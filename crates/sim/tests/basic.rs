@@ -6,8 +6,8 @@
 use spile::backing::File;
 use spile::locking::Stable as _;
 use spile::{
-    Access, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, MmapLockRbTree, PAGE, Place, Platform as _, Prot,
-    Range, VmaRefcount,
+    Access, Attr, Backing, Denied, Error, FaultKind, Flags, Kind, Layout, Locking, Mm, MmapLockRbTree, PAGE, Place,
+    Platform as _, Prot, Range, VmaRefcount, Waiting,
 };
 use spile_sim::{Content, Failures, Sim, User};
 use std::sync::{Arc, Mutex};
@@ -141,8 +141,13 @@ fn fork_and_copy<L: Locking>() {
 }
 
 fn files<L: Locking>() {
+    [Waiting::Drop, Waiting::Hold].into_iter().for_each(files_waiting::<L>);
+}
+
+fn files_waiting<L: Locking>(waiting: Waiting) {
     let sim = Sim::new();
-    let mm = space::<L>(&sim);
+    let mut mm = space::<L>(&sim);
+    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     let content = numbered(5 * PAGE + 100);
     let file = sim.file(&content, 5 * PAGE + 100).unwrap();
     let (one, two) = (sim.cpu(0), sim.cpu(1));

@@ -8,7 +8,10 @@
 //! beside it, up to two deep. Two bytes of each page are watched, its first and its last. `SPILE_SEEDS` sets the number of seeds.
 
 use spile::backing::File;
-use spile::{AnonId, Attr, Backing, Denied, Error, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping};
+use spile::{
+    AnonId, Attr, Backing, Denied, Error, FaultKind, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping,
+    Waiting,
+};
 use spile_sim::{Content, Failures, Rng, Sim, User};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -442,6 +445,9 @@ fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     let named = Named(&world);
     let mut mm: Mm<Sim, L> = Mm::new(world.sim.clone(), Layout::default()).unwrap();
     mm.set_unmapping(Unmapping::ALL[seed as usize % 3]);
+    // Children do as their parents.
+    let waiting = if seed.is_multiple_of(2) { Waiting::Drop } else { Waiting::Hold };
+    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     life(&world, &mm, Model::default(), &[], ops);
     drop(mm);
     let sim = world.sim.clone();

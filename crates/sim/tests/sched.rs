@@ -16,7 +16,7 @@ mod duels;
 mod pairs;
 
 use spile::backing::File;
-use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping};
+use spile::{Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Waiting};
 use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::fmt::Write as _;
@@ -119,6 +119,8 @@ impl<L: Locking> World<L> {
         let file = sim.file(&content, FILE_PAGES * PAGE).unwrap();
         let mut parent: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         parent.set_unmapping(Unmapping::ALL[seed as usize / 5 % 3]);
+        let waiting = if seed / 2 % 2 == 1 { Waiting::Hold } else { Waiting::Drop };
+        [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| parent.set_waiting(kind, waiting));
         {
             let cpu = sim.cpu(0);
             let user = cpu.enter(&parent);

@@ -36,7 +36,7 @@ mod wait;
 pub use access::Partial;
 pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId, TABLE_END};
 pub use change::NoMemory;
-pub use fault::{Denied, Done, Outcome};
+pub use fault::{Denied, Done, FaultKind, Outcome, Waiting};
 pub use flushing::Unmapping;
 pub use frame::Frame;
 pub use locking::{

@@ -4,7 +4,7 @@
 //! happens whole or not at all.
 //!
 //! **Mechanism.** This is the one place that drives both sides. A fault that needs a change (a stack that grows) says so, and the change is
-//! made with nothing held; a change that needs faults makes them when it is over.
+//! made with nothing held; a change that needs faults makes them when it is over. Only [`Mm::fault_and_wait`] sleeps for a fault.
 
 use crate::addr::{Access, BadRange, PAGE, Prot, Range, SpaceId, TABLE_END};
 use crate::change::{Change, Elsewhere, NoMemory};
@@ -32,6 +32,7 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) table: PageTable<P>,
     pub(crate) usage: Usage,
     pub(crate) layout: Layout,
+    pub(crate) waiting: fault::Policy,
     /// How many have said that they use it.
     users: AtomicUsize,
     /// Places whose munmap is not over, where that lets others in.
@@ -150,6 +151,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let design = L::per_mm(&self.platform, Some(&self.design));
         let mut child = Self::with_design(design, self.platform.clone(), self.layout)?;
         child.unmapping = self.unmapping;
+        child.waiting = self.waiting;
         Ok(child)
     }
 
@@ -164,6 +166,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             table,
             usage: Usage::new(),
             layout,
+            waiting: fault::Policy::default(),
             users: AtomicUsize::new(0),
             flushing: Flushing::new(),
             unmapping: Unmapping::default(),
@@ -249,17 +252,18 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Makes the page of `at` accessible, or says why not. Never sleeps; may run with interrupts off.
     #[inline]
     pub fn fault(&self, at: u64, access: Access) -> Outcome<'_, P> {
-        fault::fault(self, at, access)
+        fault::fault::<_, _, false>(self, at, access)
     }
 
-    /// As [`fault`](Self::fault), and waits, and lets stacks grow. May sleep.
+    /// As [`fault`](Self::fault), and waits, and lets stacks grow. May sleep; while a page is read for it, with what it holds of the address space, if
+    /// that says so ([`set_waiting`](Self::set_waiting)).
     ///
     /// # Errors
     ///
     /// [`Denied`].
     pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
         loop {
-            match self.fault(at, access) {
+            match fault::fault_asleep(self, at, access) {
                 Outcome::Done(done) if done != fault::Done::Raced => return Ok(done),
                 unfinished => self.finish(at, unfinished)?,
             }

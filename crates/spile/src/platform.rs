@@ -213,7 +213,7 @@ impl FrameMeta {
     pub(crate) fn first(&self) {
         debug_assert_eq!(self.refs.load(Ordering::Relaxed), 0, "a free frame has no owner");
         // Release: who still knows the frame from what it was before, and gets a hold by `try_get`, sees that it is no longer that. (No
-        // model shows it: so far no page leaves its file after it was read.)
+        // model shows it: in none a page that left its file is another's while somebody still looks for it.)
         self.refs.store(1, Ordering::Release);
     }
 
@@ -256,6 +256,20 @@ impl FrameMeta {
             }
         }
         false
+    }
+
+    /// No owner instead of so many, who are the caller's and gone by that. False if there are others.
+    #[cfg(feature = "file")]
+    pub(crate) fn freeze(&self, owners: u32) -> bool {
+        // AcqRel: accesses of earlier owners come before the free, as in `put`. Relaxed on failure: nothing is done.
+        self.refs.compare_exchange(owners, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The owners again.
+    #[cfg(feature = "file")]
+    pub(crate) fn thaw(&self, owners: u32) {
+        // Release: as in `first`.
+        self.refs.store(owners, Ordering::Release);
     }
 
     /// One owner less. True for the last.

@@ -1,11 +1,12 @@
 //! Waiting: what a fault gives back when it cannot go on, and how its caller waits for it.
 //!
 //! **Guarantee.** Who reads a [`Token`] before it looks at what it waits for, and waits for the token afterwards, misses no wake-up. A
-//! token that names a page holds that page: it is there when the fault comes again.
+//! token that names a page holds that page: it is there for a fault that comes again while the token is.
 //!
 //! **Mechanism.** A count of what happened ([`Shared`](crate::Shared)) and a hold on a frame. Waiting is the caller's: [`Token::wait`]
 //! sleeps by [`Machine::sleep`](crate::Machine::sleep); a scheduler or an executor polls [`Token::is_over`].
 
+use crate::addr::FrameId;
 use crate::frame::Frame;
 use crate::platform::Platform;
 use crate::shared::{Moment, Shared};
@@ -19,8 +20,8 @@ pub struct Token<'m, P: Platform> {
     moment: Moment,
     /// Whether it is for memory that a grace period gives back: then nobody but the waiter may be there to see to that.
     relief: bool,
-    /// The page that is being read: it stays until the fault comes again.
-    _held: Option<Frame<'m, P>>,
+    /// The page that is being read: it stays as long as this.
+    held: Option<Frame<'m, P>>,
 }
 
 /// Why a token was given.
@@ -37,7 +38,7 @@ pub(crate) enum Reason {
 impl<'m, P: Platform> Token<'m, P> {
     /// For the next time something happens to `thing`.
     pub(crate) fn for_thing(p: &'m P, thing: usize) -> Self {
-        Self { p, moment: p.shared().moment(thing), relief: false, _held: None }
+        Self { p, moment: p.shared().moment(thing), relief: false, held: None }
     }
 
     /// For tables that wait for their grace period; none if there are none.
@@ -51,12 +52,17 @@ impl<'m, P: Platform> Token<'m, P> {
     /// That holds `frame` too.
     #[cfg(feature = "file")]
     pub(crate) fn holding(self, frame: Frame<'m, P>) -> Self {
-        Self { _held: Some(frame), ..self }
+        Self { held: Some(frame), ..self }
+    }
+
+    /// The page that it holds.
+    pub(crate) fn page(&self) -> Option<FrameId> {
+        self.held.as_ref().map(Frame::id)
     }
 
     #[cfg(feature = "counters")]
     pub(crate) fn reason(&self) -> Reason {
-        match &self._held {
+        match &self.held {
             _ if self.relief => Reason::Relief,
             Some(_) => Reason::Page,
             None => Reason::Change,
@@ -76,7 +82,8 @@ impl<'m, P: Platform> Token<'m, P> {
         !self.p.shared().is_now(self.moment)
     }
 
-    /// Sleeps until it has happened. With nothing held that a fault or change wants, and not in a read section.
+    /// Sleeps until it has happened. Not in a read section, and with nothing held that a fault or change wants: what a fault of the core may hold here
+    /// is said in `fault/wait.rs`.
     pub fn wait(&self) {
         while !self.is_over() {
             if self.relief {

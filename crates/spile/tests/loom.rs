@@ -914,19 +914,7 @@ mod ranges {
 #[cfg(feature = "file")]
 mod files {
     use super::*;
-    use model::store::{BYTE, Disk};
-    use spile::Backing;
-    use spile::backing::File;
-
-    fn map_file<L: Locking>(s: &Space<L>, range: Range, first: u64) {
-        let backing = Backing::File(s.file.clone().unwrap(), first);
-        let attr = Attr { prot: Prot::RW, flags: Flags::SHARED.with(Flags::MAY_WRITE), backing, name: None };
-        s.mm.map(Place::Over(range), |_| attr).unwrap();
-    }
-
-    fn open<L: Locking>(s: &mut Space<L>, disk: Disk) {
-        s.file = File::new(s.host.clone(), disk, 2 * spile::PAGE);
-    }
+    use model::store::{BYTE, Disk, map_file, open};
 
     /// Faults until it is done, being the disk meanwhile.
     fn read_and_serve<L: Locking>(s: &Space<L>, ok: bool) -> Result<(), Denied> {

@@ -11,6 +11,9 @@
 //!     ▲                          │ it failed
 //!     └───── the first to see ◀──┘ unreadable
 //! ```
+//!
+//! and from *here* to empty, by [`File::evict`], which takes all holds at once, if there are no others: until the entry is empty nobody gets
+//! one, and who wants the page spins.
 
 use crate::addr::{FrameId, PAGE};
 use crate::frame::{self, Frame};
@@ -23,12 +26,15 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use spile_rcu::RcuBox;
 use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::seeded;
 
 const READING: u64 = 1;
 const HERE: u64 = 2;
 const DIRTY: u64 = 4;
 const UNREADABLE: u64 = 8;
 const FRAME_SHIFT: u32 = 12;
+/// Owners of a page that nobody else has: its file, and who asks.
+const HELD_BY_US: u32 = 2;
 
 /// An open file that can be mapped. Mappings of one opening merge; those of two do not, though they show the same pages.
 pub struct File<P: Platform>(Arc<Object<P>>);
@@ -154,13 +160,15 @@ impl<P: Platform> File<P> {
             return Found::BeyondEnd;
         }
         let Some((table, i)) = self.slot(page, true) else { return Found::NoMemory };
+        // Of who begins the read too: until the answer nobody takes the page away.
+        let mut _begun = None;
         loop {
             // Before the entry is looked at, or its completion could be missed.
             let token = Token::for_thing(p, self.thing(page));
             let raw = frame::table(p, table).load(i);
             match raw & (READING | HERE | UNREADABLE) {
                 0 => match self.begin(p, table, i, page) {
-                    Ok(()) => {}
+                    Ok(frame) => _begun = frame.filter(|_| !seeded!("read-for-nobody")),
                     Err(found) => return found,
                 },
                 UNREADABLE => {
@@ -169,7 +177,10 @@ impl<P: Platform> File<P> {
                     }
                 }
                 state => {
-                    let Some(frame) = self.hold(p, table, i, raw) else { continue };
+                    let Some(frame) = self.hold(p, table, i, raw) else {
+                        p.relax();
+                        continue;
+                    };
                     return if state == HERE { Found::Here(frame) } else { Found::Reading(token.holding(frame)) };
                 }
             }
@@ -183,15 +194,15 @@ impl<P: Platform> File<P> {
         (frame::table(p, table).load(i) & !DIRTY == raw & !DIRTY).then_some(frame)
     }
 
-    /// Claims the empty entry `i` and starts the read.
-    fn begin<'m>(self: &Arc<Self>, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<(), Found<'m, P>> {
+    /// Claims the empty entry `i` and starts the read. A hold on its frame, if nobody was quicker.
+    fn begin<'m>(self: &Arc<Self>, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
         let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
-        let id = frame.id();
+        let (id, files) = (frame.id(), Frame::share(p, frame.id()));
         if frame::table(p, table).exchange(i, 0, encode_frame(id) | READING).is_err() {
-            return Ok(());
+            return Ok(None);
         }
-        // The file has the hold now.
-        frame.give();
+        // The file has its hold now.
+        files.give();
         let read = match &self.0.store {
             // SAFETY: (1) the file's, and nobody touches what is being read.
             Some(store) => unsafe { store.start_read(self, page, id) },
@@ -206,7 +217,7 @@ impl<P: Platform> File<P> {
             Read::Failed => self.end(page, false),
             Read::Started => {}
         }
-        Ok(())
+        Ok(Some(frame))
     }
 
     /// The read of `page` is over; its frame is filled, if `ok`. By anybody, in any state in which [`Machine::wake`](crate::Machine::wake)
@@ -273,6 +284,33 @@ impl<P: Platform> File<P> {
                 return;
             }
         }
+    }
+
+    /// Takes `page` out of memory, if it is there, does not differ from the store, and nobody else has it: no entry of a page table, no fault
+    /// that waits for it, no token. Whether it did. Never sleeps.
+    pub fn evict(&self, page: u64) -> bool {
+        let p = &self.0.p;
+        let Some((table, i)) = self.slot(page, false) else { return false };
+        let raw = frame::table(p, table).load(i);
+        if raw & HERE == 0 || raw & DIRTY != 0 {
+            return false;
+        }
+        // Now it is this page's, and will be.
+        let Some(frame) = self.hold(p, table, i, raw) else { return false };
+        let meta = frame::meta(p, frame.id());
+        // Who looks meanwhile spins.
+        let _pin = p.pin();
+        if !meta.freeze(HELD_BY_US) && !seeded!("evict-what-is-held") {
+            return false;
+        }
+        if frame::table(p, table).exchange(i, raw, 0).is_err() {
+            // It is dirty.
+            meta.thaw(HELD_BY_US);
+            return false;
+        }
+        // SAFETY: (1) a page of the file's; (2) nobody has a hold, nor gets one.
+        unsafe { p.free(frame.give()) };
+        true
     }
 
     /// Whether `page` is in memory and differs from the store.

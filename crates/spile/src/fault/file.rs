@@ -1,6 +1,6 @@
 //! Pages of files.
 
-use super::{Denied, Done, Failed, Resolved, identify, own};
+use super::{Denied, Done, Failed, FaultKind, Resolved, identify, own};
 use crate::addr::{Access, PAGE, Prot, Range};
 use crate::backing::{File, Found};
 use crate::locking::{Locking, Stable};
@@ -23,7 +23,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     let p = mm.platform();
     let (vma, page) = (hold.vma(), hold.vma().page_at(spot.at()));
     let (attr, write) = (vma.attr(), access == Access::Write);
-    let copies = write && !attr.is_shared();
+    let copies = FaultKind::of(attr, access) == FaultKind::FileCopy;
     if copies {
         // Before it is known whether there is a page, as Linux does.
         identify(mm, hold)?;

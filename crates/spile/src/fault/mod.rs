@@ -1,7 +1,7 @@
 //! A page fault, from the address to the entry.
 //!
 //! **Guarantee.** Never sleeps, never does I/O, never blocks. A page is installed only in the mapping that the fault held while it
-//! installed it. No hold crosses a [`Outcome::Wait`].
+//! installed it. No hold crosses an [`Outcome::Wait`]. (What sleeps, and may keep its hold while a page is read, is [`wait`]'s.)
 //!
 //! **Mechanism.**
 //!
@@ -21,6 +21,10 @@ mod anon;
 mod cow;
 #[cfg(feature = "file")]
 mod file;
+mod wait;
+
+pub use wait::{FaultKind, Waiting};
+pub(crate) use wait::{Policy, fault_asleep};
 
 use crate::addr::{Access, PAGE, TABLE_END};
 use crate::identity;
@@ -104,8 +108,9 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
 
 type Resolved<'m, P> = Result<Done, Failed<'m, P>>;
 
+/// Never sleeps, unless it may, with a hold: then as [`wait::resolve_asleep`] does.
 #[inline]
-pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
+pub(crate) fn fault<P: Platform, L: Locking, const MAY_SLEEP: bool>(mm: &Mm<P, L>, at: u64, access: Access) -> Outcome<'_, P> {
     if at >= TABLE_END {
         return Outcome::Denied(Denied::Unmapped);
     }
@@ -113,9 +118,9 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     mm.count(Event::Lookup);
     let miss = match L::try_stabilise(mm, page) {
         Ok(hold) if is_flushed_below(mm, &hold) => Miss::Contended,
-        Ok(hold) => match resolve(mm, &hold, page, access) {
+        Ok(hold) => match resolve_so::<_, _, MAY_SLEEP>(mm, &hold, page, access) {
             Err(Failed::Stale) => Miss::Stale,
-            resolved => return mm.counted(Way::Fast, outcome(mm, resolved)),
+            resolved => return outcome(mm, Way::Fast, resolved),
         },
         Err(miss) => miss,
     };
@@ -123,7 +128,7 @@ pub(crate) fn fault<P: Platform, L: Locking>(mm: &Mm<P, L>, at: u64, access: Acc
     match miss {
         Miss::NoVma => Outcome::Denied(Denied::Unmapped),
         Miss::Grow => Outcome::Grow,
-        Miss::Contended | Miss::Stale => slowly(mm, page, access),
+        Miss::Contended | Miss::Stale => slowly::<_, _, MAY_SLEEP>(mm, page, access),
     }
 }
 
@@ -134,22 +139,24 @@ fn is_flushed_below<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P
 }
 
 #[cold]
-fn slowly<P: Platform, L: Locking>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
+fn slowly<P: Platform, L: Locking, const MAY_SLEEP: bool>(mm: &Mm<P, L>, page: u64, access: Access) -> Outcome<'_, P> {
     mm.count(Event::Fallback);
     let outcome = match L::stabilise(mm, page) {
         Slowly::Held(hold) => match mm.flushing.in_the_way(mm.platform(), &[hold.range()]) {
             Some(token) if !seeded!("fault-in-a-flush") => Outcome::Wait(token),
-            _ => outcome(mm, resolve(mm, &hold, page, access)),
+            _ => return outcome(mm, Way::Slow, resolve_so::<_, _, MAY_SLEEP>(mm, &hold, page, access)),
         },
         Slowly::NoVma => Outcome::Denied(Denied::Unmapped),
         Slowly::Grow => Outcome::Grow,
         Slowly::Wait(token) => Outcome::Wait(token),
     };
-    mm.counted(Way::Slow, outcome)
+    mm.count_end(Way::Slow, &outcome);
+    outcome
 }
 
-fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m, P>) -> Outcome<'m, P> {
-    match resolved {
+#[inline(always)]
+fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, way: Way, resolved: Resolved<'m, P>) -> Outcome<'m, P> {
+    let outcome = match resolved {
         Ok(done) => Outcome::Done(done),
         Err(Failed::Stale | Failed::Again) => Outcome::Done(Done::Raced),
         // Tables that wait for their grace period are memory too.
@@ -158,7 +165,19 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, resolved: Resolved<'m,
         }
         Err(Failed::Denied(denied)) => Outcome::Denied(denied),
         Err(Failed::Wait(token)) => Outcome::Wait(token),
-    }
+    };
+    mm.count_end(way, &outcome);
+    outcome
+}
+
+#[inline(always)]
+fn resolve_so<'m, P: Platform, L: Locking, const MAY_SLEEP: bool>(
+    mm: &'m Mm<P, L>,
+    hold: &impl Stable<P, L>,
+    page: u64,
+    access: Access,
+) -> Resolved<'m, P> {
+    if MAY_SLEEP { wait::resolve_asleep(mm, hold, page, access) } else { resolve(mm, hold, page, access) }
 }
 
 /// With a hold on the mapping: the kinds of faults.

@@ -21,7 +21,7 @@ pub struct Maple<P: Platform, L: Locking> {
 
 impl<P: Platform, L: Locking> Maple<P, L> {
     /// The mapping that covers `at`. For the design, which knows whether the section keeps it allocated.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find<'g>(&'g self, section: &'g <P::Rcu as Rcu>::Guard<'_>, at: u64) -> Option<&'g Vma<P, L>> {
         self.tree.get(section, at).map(|(_, vma)| vma)
     }

@@ -30,7 +30,7 @@ unsafe impl Locking for MmapLock {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         Held::try_at(mm, at)
     }

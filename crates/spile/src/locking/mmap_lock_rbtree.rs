@@ -35,7 +35,7 @@ unsafe impl Locking for MmapLockRbTree {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Held<'_, P, Self>, Miss> {
         let (p, cache) = (mm.platform(), mm.design());
         let share = mm.lock().try_read(p).ok_or(Miss::Contended)?;

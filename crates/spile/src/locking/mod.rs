@@ -66,9 +66,19 @@ macro_rules! looks_under_the_lock {
     };
 }
 
-/// What holds of designs have that find mappings in a section.
+/// What holds of designs have that find mappings in a section; of those that stay in one, `and_stays`.
 macro_rules! looks_beside_in_a_section {
     ($design:ty) => {
+        const MAY_SLEEP: bool = true;
+
+        looks_beside_in_a_section!(@beside $design);
+    };
+    ($design:ty, and_stays) => {
+        const MAY_SLEEP: bool = false;
+
+        looks_beside_in_a_section!(@beside $design);
+    };
+    (@beside $design:ty) => {
         fn beside<T>(&self, mm: &Mm<P, $design>, at: u64, see: impl FnOnce(Option<&Vma<P, $design>>) -> T) -> T {
             <$design as Locking>::look(mm, at, see)
         }
@@ -173,6 +183,9 @@ pub enum Slowly<'m, T, P: Platform> {
 
 /// A mapping that is held still.
 pub trait Stable<P: Platform, L: Locking> {
+    /// Whether a fault may sleep with it until a page is read.
+    const MAY_SLEEP: bool;
+
     /// The mapping.
     fn vma(&self) -> &Vma<P, L>;
 
@@ -215,7 +228,9 @@ pub trait Stable<P: Platform, L: Locking> {
 /// (5) `write` gives the right to change what was wanted of that `mm`: nobody else changes that, or the mappings that touch it, as long as the
 /// right is there, nor anything at all but during [`apart`](Self::apart);
 ///
-/// (6) a [`retire`](Self::retire)d mapping stays allocated as long as a hold or [`look`](Self::look) may use it.
+/// (6) a [`retire`](Self::retire)d mapping stays allocated as long as a hold or [`look`](Self::look) may use it;
+///
+/// (7) a hold that [may sleep](Stable::MAY_SLEEP) is in no read section of the host's domain; one of the slow way may sleep.
 ///
 /// For a design whose holds keep `write` from being answered, (1), (3) and (4) hold without claims, which are made by who has that right, or in
 /// a mapping that nobody can find.
@@ -248,7 +263,8 @@ pub unsafe trait Locking: Sized + Send + Sync + 'static {
     /// The state of a mapping that no fault may have yet.
     fn born_claimed<P: Platform>(mm: &Mm<P, Self>) -> Self::PerVma;
 
-    /// Holds the mapping at `at`, a page's address. Never waits.
+    /// Holds the mapping at `at`, a page's address. Never waits. (To be inlined, with the lookup: both kinds of faults, that which never sleeps and that
+    /// which may, begin with it, and the compiler would share what they have in common.)
     ///
     /// # Errors
     ///
@@ -383,6 +399,8 @@ impl<'m, P: Platform, L: Locking> Held<'m, P, L> {
 }
 
 impl<P: Platform, L: Locking> Stable<P, L> for Held<'_, P, L> {
+    const MAY_SLEEP: bool = true;
+
     #[inline]
     fn vma(&self) -> &Vma<P, L> {
         // SAFETY: (1) found in the index under the shared lock; (2) only a change, which needs all of the lock, defers it.

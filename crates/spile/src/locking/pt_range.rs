@@ -85,7 +85,7 @@ unsafe impl Locking for PtRange {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Covered<'_, P>, Miss> {
         let share = mm.page_table().share_span(mm.platform(), at).ok_or(Miss::Contended)?;
         let section = mm.platform().rcu().read();

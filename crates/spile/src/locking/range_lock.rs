@@ -113,7 +113,7 @@ unsafe impl Locking for RangeLock {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Pinned<'_, P>, Miss> {
         let share = mm.lock().try_read(mm.platform()).ok_or(Miss::Contended)?;
         let page = mm.design().try_read(mm.platform(), Range::page_of(at)).ok_or(Miss::Contended)?;

@@ -83,7 +83,7 @@ impl<P: Platform> Stable<P, UnderRcu> for InSection<'_, P> {
         self.vma().lock.is_still(self.sequence)
     }
 
-    looks_beside_in_a_section!(UnderRcu);
+    looks_beside_in_a_section!(UnderRcu, and_stays);
 }
 
 // SAFETY: (1) the mapping was found in the section that the hold has, and its sequence was even; (2) the range is the mapping's; (3) a claim
@@ -104,7 +104,7 @@ unsafe impl Locking for UnderRcu {
         Sequence::claimed()
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<InSection<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let Some(vma) = mm.index().find(&section, at) else {

@@ -42,7 +42,7 @@ impl<P: Platform> Stable<P, RcuLateZap> for Awaited<'_, P> {
         true
     }
 
-    looks_beside_in_a_section!(RcuLateZap);
+    looks_beside_in_a_section!(RcuLateZap, and_stays);
 }
 
 // SAFETY: (1) the mapping was found in the section that the hold has, and was not marked; (2) the range is the mapping's; (3) `settle` waits for
@@ -64,7 +64,7 @@ unsafe impl Locking for RcuLateZap {
         AtomicBool::new(true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Awaited<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let Some(vma) = mm.index().find(&section, at) else {

@@ -114,7 +114,7 @@ unsafe impl Locking for SpfRefcount {
         Pinned { references: AtomicU32::new(1), sequence: Sequence::claimed() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Pin<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let Some(vma) = mm.index().find(&section, at) else {

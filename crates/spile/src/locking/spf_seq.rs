@@ -49,7 +49,7 @@ impl<P: Platform> Stable<P, SpfSeq> for Speculation<'_, P> {
         self.mm.design().0.load(Ordering::Relaxed) == self.sequence || seeded!("no-revalidation")
     }
 
-    looks_beside_in_a_section!(SpfSeq);
+    looks_beside_in_a_section!(SpfSeq, and_stays);
 }
 
 /// All of the lock, and the sequence odd.
@@ -91,7 +91,7 @@ unsafe impl Locking for SpfSeq {
 
     fn born_claimed<P: Platform>(_: &Mm<P, Self>) {}
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Speculation<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         // Acquire [spf-begin]: what the last change did is found.

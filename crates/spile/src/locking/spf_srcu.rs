@@ -109,7 +109,7 @@ unsafe impl Locking for SpfSrcu {
         Sequence::claimed()
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Asleep<'_, P>, Miss> {
         let sleepable = mm.design().0.read();
         let section = mm.platform().rcu().read();

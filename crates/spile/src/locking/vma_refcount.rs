@@ -99,6 +99,8 @@ impl<P: Platform> Deref for Referenced<'_, P> {
 }
 
 impl<P: Platform> Stable<P, VmaRefcount> for Referenced<'_, P> {
+    const MAY_SLEEP: bool = true;
+
     #[inline]
     fn vma(&self) -> &Vma<P, VmaRefcount> {
         // SAFETY: (1) found in the index in a read section, so allocated then; (2) it goes back to the pool only after a quiesce, which
@@ -153,7 +155,7 @@ unsafe impl Locking for VmaRefcount {
         References { word: AtomicU32::new(CLAIMED), space: AtomicU64::new(mm.space().0) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Referenced<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         if let Some(vma) = mm.index().find(&section, at) {

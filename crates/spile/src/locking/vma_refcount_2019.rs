@@ -114,7 +114,7 @@ unsafe impl Locking for VmaRefcount2019 {
         Counted { references: AtomicU32::new(0), marked: AtomicBool::new(true) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Reference<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let Some(vma) = mm.index().find(&section, at) else {

@@ -114,7 +114,7 @@ unsafe impl Locking for VmaRwsem {
         Semaphore { lock: RwLock::new(), claimed_in: AtomicU64::new(now), detached: AtomicBool::new(false) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<Shared<'_, P>, Miss> {
         let section = mm.platform().rcu().read();
         let Some(vma) = mm.index().find(&section, at) else {

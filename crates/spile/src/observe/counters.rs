@@ -135,11 +135,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         || {}
     }
 
-    /// Counts how a fault ended, and passes it on.
+    /// Counts how a fault ended.
     #[inline(always)]
-    pub(crate) fn counted<'m>(&self, way: Way, outcome: Outcome<'m, P>) -> Outcome<'m, P> {
-        self.counts.add_end(self, way, &outcome);
-        outcome
+    pub(crate) fn count_end(&self, way: Way, outcome: &Outcome<'_, P>) {
+        self.counts.add_end(self, way, outcome);
     }
 }
 

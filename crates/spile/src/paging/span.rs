@@ -117,7 +117,7 @@ impl<P: Platform> Drop for SpanShare<'_, P> {
 
 impl<P: Platform> PageTable<P> {
     /// A share of the lowest table on the way to `at`, unless a change excludes it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn share_span<'m>(&self, p: &'m P, at: u64) -> Option<SpanShare<'m, P>> {
         let _section = p.rcu().read();
         let (table, level) = self.lowest(p, at);

@@ -121,6 +121,8 @@ struct World {
     cores: Arc<Cores>,
     shared: Shared,
     rcu: Domain,
+    /// What happens while somebody sleeps.
+    asleep: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 /// The host. Its clones are one.
@@ -155,9 +157,15 @@ impl Host {
             free: Mutex::new((1..=setting.frames).rev().map(FrameId).collect()),
             gone: Mutex::default(),
             shared: Shared::new(),
+            asleep: Mutex::default(),
             rcu: Domain::new(setting.periods, setting.watched, cores.clone()),
             cores,
         }))
+    }
+
+    /// From now on this happens in each round of each sleep.
+    pub fn while_asleep(&self, happens: impl Fn() + Send + Sync + 'static) {
+        *self.0.asleep.lock().unwrap() = Some(Arc::new(happens));
     }
 
     /// Nothing runs any more: everything must have come home.
@@ -390,6 +398,10 @@ impl Machine for Host {
 
     fn sleep(&self, _: usize, still: &dyn Fn() -> bool) {
         while still() {
+            let happens = self.0.asleep.lock().unwrap().clone();
+            if let Some(happens) = happens {
+                happens();
+            }
             self.relax();
         }
     }

@@ -5,6 +5,8 @@ pub mod host;
 pub mod shapes;
 #[cfg(feature = "file")]
 pub mod store;
+#[cfg(feature = "file")]
+pub mod waits;
 
 pub use loom::cell::UnsafeCell;
 
