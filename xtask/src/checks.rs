@@ -240,8 +240,13 @@ fn explored_table(designs: &[String], findings: &Findings, stories: &Stories) ->
 
 /// Whether a bug is about how mappings are held and changed, and not about pages, where all designs are alike.
 fn is_own(paths: &[String]) -> bool {
-    let places =
-        ["crates/spile/src/locking/", "crates/spile/src/change/", "crates/spile/src/mm.rs", "crates/spile/src/paging/span.rs"];
+    let places = [
+        "crates/spile/src/locking/",
+        "crates/spile/src/change/",
+        "crates/spile/src/mm.rs",
+        "crates/spile/src/paging/span.rs",
+        "crates/spile/src/paging/spares.rs",
+    ];
     paths.iter().any(|path| places.iter().any(|place| path.starts_with(place)))
 }
 

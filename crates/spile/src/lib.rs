@@ -40,8 +40,8 @@ pub use fault::{Denied, Done, FaultKind, Outcome, Waiting};
 pub use flushing::Unmapping;
 pub use frame::Frame;
 pub use locking::{
-    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, PtRange, RangeLock, RcuLateZap, SpfRefcount, SpfSeq, SpfSrcu, UnderRcu,
-    VmaRefcount, VmaRefcount2019, VmaRwsem,
+    BTreeMapRwLock, Locking, MmapLock, MmapLockRbTree, PtRange, RangeLock, RcuLateZap, RcuPrealloc, SpfRefcount, SpfSeq, SpfSrcu,
+    UnderRcu, VmaRefcount, VmaRefcount2019, VmaRwsem,
 };
 pub use mm::{Attached, Error, Layout, Mm, Place};
 #[cfg(feature = "counters")]

@@ -349,7 +349,7 @@ fn neighbour_of_a_freed_table<L: Locking>() {
             s.map(page(1), Prot::RW.with(Prot::X));
             s.fault(at(0), Access::Write).unwrap();
         },
-        sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| done(s.fault(at(1), Access::Write))],
+        sides: vec![|s| s.mm.unmap(page(0)).unwrap(), |s| done(s.mm.fault_and_wait(at(1), Access::Write))],
         after: |s| assert!(s.entry(at(1)).is_some(), "the page is lost"),
     }
     .run();
@@ -699,6 +699,19 @@ fn claims_wait_of_vma_rwsem() {
 #[test]
 fn claims_wait_of_vma_refcount() {
     holds_and_claims::<spile::VmaRefcount>();
+}
+
+/// Two faults that miss the same table, and took one each before they looked for the mapping.
+#[test]
+fn tables_are_taken_ahead_of_rcu_prealloc() {
+    Race::<spile::RcuPrealloc> {
+        setting: Setting { watched: true, tables_ahead: true, ..PLAIN },
+        preemptions: 3,
+        before: |s| s.map(pages(0, 2), Prot::RW),
+        sides: vec![|s| done(s.fault(at(0), Access::Write)), |s| done(s.fault(at(1), Access::Write))],
+        after: |s| assert_eq!(s.host.in_use(), 4, "the root, a table, two pages"),
+    }
+    .run();
 }
 
 /// Mappings whose memory is used again before those who found them are gone.

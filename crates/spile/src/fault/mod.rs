@@ -56,7 +56,7 @@ pub enum Outcome<'m, P: Platform> {
 pub enum Done {
     /// Nothing: somebody else had done it, or a stale translation had caused the fault.
     Spurious,
-    /// Nothing: somebody else changed the entry or the mapping meanwhile. The access, repeated, may fault again.
+    /// Nothing: somebody else changed the entry, its tables or the mapping meanwhile. The access, repeated, may fault again.
     Raced,
     /// The zero frame was mapped.
     Zero,
@@ -191,7 +191,7 @@ fn resolve<'m, P: Platform, L: Locking>(
     if !access.allowed_by(attr.in_mmu()) {
         return Err(Failed::Denied(Denied::Protected));
     }
-    let spot = mm.table.spot(mm.platform(), page);
+    let spot = mm.table.spot(mm.platform(), page, hold.spares());
     match (spot.seen(), &attr.backing) {
         (Some(pte), _) if access.allowed_by(pte.prot) => Ok(Done::Spurious),
         #[cfg(feature = "file")]

@@ -20,6 +20,7 @@ use super::{Denied, Failed, Outcome, Resolved};
 use crate::addr::{Access, Range};
 use crate::locking::{Locking, Slowly, Stable};
 use crate::mm::Mm;
+use crate::paging::Spares;
 use crate::platform::Platform;
 use crate::vma::{Attr, Vma};
 use crate::wait::Token;
@@ -159,6 +160,10 @@ impl<P: Platform, L: Locking, H: Stable<P, L>> Stable<P, L> for Slept<'_, H> {
 
     fn still_valid(&self) -> bool {
         self.0.still_valid() || seeded!("held-unasked")
+    }
+
+    fn spares(&self) -> Option<&Spares<'_, P>> {
+        self.0.spares()
     }
 
     fn beside<T>(&self, mm: &Mm<P, L>, at: u64, see: impl FnOnce(Option<&Vma<P, L>>) -> T) -> T {

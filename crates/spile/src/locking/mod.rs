@@ -18,6 +18,7 @@
 //! | [`VmaRwsem`] | the mapping's lock, shared | always | the lock, alone, and the space's number | nothing |
 //! | [`VmaRefcount`] | a reference on the mapping | always | new references are refused | waits until the old ones are gone |
 //! | [`UnderRcu`] | a read section | the mapping's sequence is unchanged | the sequence is odd | nothing |
+//! | [`RcuPrealloc`] | the same, and tables for its page | the same | the same | nothing |
 //! | [`RcuLateZap`] | a read section | always | a mark | waits for a grace period |
 //! | [`PtRange`] | the lock of what its table maps, shared | always | the tables of the range, alone | nothing |
 //!
@@ -55,6 +56,37 @@ macro_rules! finds_in_a_section {
     };
 }
 
+/// What designs have whose mappings have a [`Sequence`](sequence::Sequence) and nothing else.
+macro_rules! is_claimed_by_a_sequence {
+    () => {
+        type PerVma = $crate::locking::sequence::Sequence;
+
+        fn born_claimed<P: Platform>(_: &Mm<P, Self>) -> Self::PerVma {
+            Self::PerVma::claimed()
+        }
+
+        unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+            vma.lock.claim();
+        }
+
+        unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
+            vma.lock.release();
+        }
+
+        fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
+    };
+}
+
+/// What their holds have.
+macro_rules! asks_the_sequence {
+    () => {
+        #[inline]
+        fn still_valid(&self) -> bool {
+            self.vma().lock.is_still(self.sequence)
+        }
+    };
+}
+
 /// What designs have whose index may be looked at under the lock alone.
 macro_rules! looks_under_the_lock {
     () => {
@@ -88,6 +120,7 @@ macro_rules! looks_beside_in_a_section {
 mod pool;
 mod ranges;
 mod rwlock;
+mod sequence;
 mod vmacache;
 
 pub use pool::Pool;
@@ -139,6 +172,7 @@ designs! {
     vma_rwsem::VmaRwsem
     vma_refcount::VmaRefcount
     rcu::UnderRcu
+    rcu_prealloc::RcuPrealloc
     rcu_late_zap::RcuLateZap
     pt_range::PtRange
 }
@@ -148,6 +182,7 @@ use crate::addr::Range;
 use crate::change::NoMemory;
 use crate::index::{Index, VmaBox};
 use crate::mm::Mm;
+use crate::paging::Spares;
 use crate::platform::Platform;
 use crate::vma::{Body, Vma};
 use crate::wait::Token;
@@ -194,6 +229,11 @@ pub trait Stable<P: Platform, L: Locking> {
 
     /// Asked under the lock of the table that is about to be written (P1, P2, P4).
     fn still_valid(&self) -> bool;
+
+    /// The tables that were taken before the mapping was held, for designs that do; the fault links no others.
+    fn spares(&self) -> Option<&Spares<'_, P>> {
+        None
+    }
 
     /// Shows `see` another mapping of the space: the one that covers `at`, or the next above. None if there is none, or if a change is
     /// at it and it cannot be looked at without waiting.

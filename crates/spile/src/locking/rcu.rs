@@ -3,9 +3,8 @@
 //!
 //! **Guarantee.** A fault's hold ends when its mapping is claimed, and the fault sees that under the table's lock.
 //!
-//! **Mechanism.** A sequence in each mapping, odd while it is claimed, for ever if the claim is never released. A fault remembers it, in a
-//! section that keeps the mapping allocated, and asks whether it is still the same. Nobody waits for a fault. All of it is Relaxed: that a
-//! fault and a change do not miss each other is the work of the table's lock, which both take after they have asked and told.
+//! **Mechanism.** A [`Sequence`](super::sequence::Sequence) in each mapping, odd while it is claimed. A fault remembers it, in a section that keeps the
+//! mapping allocated, and asks whether it is still the same. Nobody waits for a fault.
 
 use super::{Locking, Miss, Stable};
 use crate::addr::Range;
@@ -14,51 +13,10 @@ use crate::platform::Platform;
 use crate::vma::Vma;
 use core::ptr::NonNull;
 use spile_rcu::Rcu;
-use spile_sync::atomic::{AtomicU64, Ordering};
-use spile_sync::seeded;
 
 /// A read section, and a sequence in each mapping.
 #[derive(Debug)]
 pub struct UnderRcu;
-
-/// How often a mapping was claimed and released, and whether it is claimed. 64 bits do not come round while a section lasts.
-#[derive(Debug)]
-pub struct Sequence(AtomicU64);
-
-const CLAIMED: u64 = 1;
-
-impl Sequence {
-    pub(super) fn claimed() -> Self {
-        Self(AtomicU64::new(CLAIMED))
-    }
-
-    /// What to remember, unless it is claimed.
-    #[inline]
-    pub(super) fn unclaimed(&self) -> Option<u64> {
-        // Relaxed: see the module.
-        let now = self.0.load(Ordering::Relaxed);
-        (now & CLAIMED == 0 || seeded!("hold-a-claimed-vma")).then_some(now)
-    }
-
-    #[inline]
-    pub(super) fn is_still(&self, remembered: u64) -> bool {
-        // Relaxed: see the module.
-        self.0.load(Ordering::Relaxed) == remembered || seeded!("no-revalidation")
-    }
-
-    /// With the right to change.
-    pub(super) fn claim(&self) {
-        // Relaxed: only who has the right writes it.
-        self.0.store(self.0.load(Ordering::Relaxed) | CLAIMED, Ordering::Relaxed);
-    }
-
-    /// With the right to change.
-    pub(super) fn release(&self) {
-        // Relaxed: as above.
-        let now = self.0.load(Ordering::Relaxed);
-        self.0.store((now | CLAIMED) + 1, Ordering::Relaxed);
-    }
-}
 
 /// A mapping that was there.
 pub struct InSection<'m, P: Platform> {
@@ -78,10 +36,7 @@ impl<P: Platform> Stable<P, UnderRcu> for InSection<'_, P> {
         self.vma().range()
     }
 
-    #[inline]
-    fn still_valid(&self) -> bool {
-        self.vma().lock.is_still(self.sequence)
-    }
+    asks_the_sequence!();
 
     looks_beside_in_a_section!(UnderRcu, and_stays);
 }
@@ -92,17 +47,13 @@ impl<P: Platform> Stable<P, UnderRcu> for InSection<'_, P> {
 unsafe impl Locking for UnderRcu {
     const NAME: &'static str = "rcu";
     type PerMm<P: Platform> = ();
-    type PerVma = Sequence;
     type Fast<'m, P: Platform> = InSection<'m, P>;
 
     falls_back_to_the_lock!();
     finds_in_a_section!();
+    is_claimed_by_a_sequence!();
 
     fn per_mm<P: Platform>(_: &P, _: Option<&()>) {}
-
-    fn born_claimed<P: Platform>(_: &Mm<P, Self>) -> Sequence {
-        Sequence::claimed()
-    }
 
     #[inline(always)]
     fn try_stabilise<P: Platform>(mm: &Mm<P, Self>, at: u64) -> Result<InSection<'_, P>, Miss> {
@@ -113,14 +64,4 @@ unsafe impl Locking for UnderRcu {
         let sequence = vma.lock.unclaimed().ok_or(Miss::Contended)?;
         Ok(InSection { vma: NonNull::from(vma), sequence, _section: section })
     }
-
-    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
-        vma.lock.claim();
-    }
-
-    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
-        vma.lock.release();
-    }
-
-    fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 }

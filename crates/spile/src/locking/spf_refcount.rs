@@ -5,7 +5,7 @@
 //! **Mechanism.** In each mapping a count of references, of which the index has one, and a sequence as `rcu` has. Nobody waits for a reference:
 //! whoever gives up the last one, of a mapping that is no longer in the index, hands it to a grace period, for those who still look.
 
-use super::rcu::Sequence;
+use super::sequence::Sequence;
 use super::{Locking, Miss, Stable};
 use crate::addr::Range;
 use crate::index::VmaBox;

@@ -6,7 +6,6 @@
 //! mapping and nothing else: lookups in the index, and walks of tables, have read sections of their own inside. A mapping that was taken
 //! out is released when all sections of the space have ended that had begun by then; nobody waits for that.
 
-use super::rcu::Sequence;
 use super::{Exclusive, Held, Locking, Miss, SharedGuard, Slowly, Stable};
 use crate::Event;
 use crate::addr::Range;
@@ -66,10 +65,7 @@ impl<P: Platform> Stable<P, SpfSrcu> for Asleep<'_, P> {
         self.vma().range()
     }
 
-    #[inline]
-    fn still_valid(&self) -> bool {
-        self.vma().lock.is_still(self.sequence)
-    }
+    asks_the_sequence!();
 
     looks_beside_in_a_section!(SpfSrcu);
 }
@@ -95,18 +91,15 @@ unsafe impl Locking for SpfSrcu {
     const NAME: &'static str = "spf_srcu";
     type Index<P: Platform> = crate::index::Maple<P, Self>;
     type PerMm<P: Platform> = Faults<P>;
-    type PerVma = Sequence;
     type Fast<'m, P: Platform> = Asleep<'m, P>;
     type Slow<'m, P: Platform> = Held<'m, P, Self>;
     type Write<'m, P: Platform> = Releasing<'m, P, Exclusive<'m, P>>;
     type Tail<'m, P: Platform> = Releasing<'m, P, SharedGuard<'m, P>>;
 
+    is_claimed_by_a_sequence!();
+
     fn per_mm<P: Platform>(p: &P, _: Option<&Faults<P>>) -> Faults<P> {
         Faults(Srcu::new(Ports(p.clone())))
-    }
-
-    fn born_claimed<P: Platform>(_: &Mm<P, Self>) -> Sequence {
-        Sequence::claimed()
     }
 
     #[inline(always)]
@@ -137,16 +130,6 @@ unsafe impl Locking for SpfSrcu {
         let Releasing { lock, due } = right;
         Releasing { lock: lock.downgrade(), due }
     }
-
-    unsafe fn claim<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
-        vma.lock.claim();
-    }
-
-    unsafe fn release<P: Platform>(_: &Mm<P, Self>, vma: &Vma<P, Self>) {
-        vma.lock.release();
-    }
-
-    fn quiesce<P: Platform>(_: &Mm<P, Self>, _: &Vma<P, Self>) {}
 
     fn retire<P: Platform>(mm: &Mm<P, Self>, vma: VmaBox<P, Self>) {
         mm.count_by(Event::DeferredBytes, VmaBox::<P, Self>::SIZE);

@@ -24,7 +24,7 @@ impl<P: Platform> PageTable<P> {
                 continue;
             }
             let to = loop {
-                if let Some(to) = child.leaf_or_link(p, part.start(), &|| true)? {
+                if let Some(to) = child.leaf_or_link(p, part.start(), None, &|| true)? {
                     break to;
                 }
             };

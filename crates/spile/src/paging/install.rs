@@ -7,7 +7,7 @@
 //! caller's hold, P2); lock the last; ask (P1); write.
 
 use super::table::{Locked, index};
-use super::{Gather, LEVELS, PageTable, Pte};
+use super::{Gather, LEVELS, PageTable, Pte, Spares};
 use crate::addr::{FrameId, Range};
 use crate::frame;
 use crate::platform::{Platform, Refused};
@@ -35,13 +35,20 @@ impl From<Refused> for Lost {
 }
 
 impl<P: Platform> PageTable<P> {
-    /// The table of level 0 for `at`, linked if it was missing. In a read section. `None` inside means: walk again.
-    pub(super) fn leaf_or_link(&self, p: &P, at: u64, good: &impl Fn() -> bool) -> Result<Option<FrameId>, Lost> {
+    /// The table of level 0 for `at`, linked if it was missing: one of the spares, if there are such. In a read section. `None` inside means: walk
+    /// again.
+    pub(super) fn leaf_or_link(
+        &self,
+        p: &P,
+        at: u64,
+        spares: Option<&Spares<'_, P>>,
+        good: &impl Fn() -> bool,
+    ) -> Result<Option<FrameId>, Lost> {
         let mut table = self.root;
         for level in (1..LEVELS).rev() {
             let raw = frame::table(p, table).load(index(at, level));
             table = match raw {
-                0 => match self.link(p, table, index(at, level), good)? {
+                0 => match self.link(p, table, index(at, level), spares, good)? {
                     Some(child) => child,
                     None => return Ok(None),
                 },
@@ -52,8 +59,19 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Links a new table at entry `i` of `parent`, or finds that somebody just did.
-    fn link(&self, p: &P, parent: FrameId, i: usize, good: &impl Fn() -> bool) -> Result<Option<FrameId>, Lost> {
-        let child = Self::take_table(p).ok_or(Lost::NoMemory)?;
+    fn link(
+        &self,
+        p: &P,
+        parent: FrameId,
+        i: usize,
+        spares: Option<&Spares<'_, P>>,
+        good: &impl Fn() -> bool,
+    ) -> Result<Option<FrameId>, Lost> {
+        let child = match spares {
+            // Too few: a table was taken away since they were counted.
+            Some(spares) => spares.take().ok_or(Lost::Changed)?,
+            None => Self::take_table(p).ok_or(Lost::NoMemory)?,
+        };
         let linked = Self::lock(p, parent).map(|parent| match parent.raw(i) {
             // P2: a zapper that found this entry empty has locked this table before us, after it had claimed.
             0 if !good() && !seeded!("p2-link-blindly") => Err(Lost::Stale),
@@ -80,17 +98,18 @@ pub(crate) struct Spot<'t, P: Platform> {
     at: u64,
     leaf: Option<FrameId>,
     seen: Option<Pte>,
+    spares: Option<&'t Spares<'t, P>>,
     _section: <P::Rcu as Rcu>::Guard<'t>,
 }
 
 impl<P: Platform> PageTable<P> {
-    /// Walks to the entry of `at`, a page's address.
+    /// Walks to the entry of `at`, a page's address. If there are spares, only these will be linked on the way.
     #[inline(always)]
-    pub(crate) fn spot<'t>(&'t self, p: &'t P, at: u64) -> Spot<'t, P> {
+    pub(crate) fn spot<'t>(&'t self, p: &'t P, at: u64, spares: Option<&'t Spares<'t, P>>) -> Spot<'t, P> {
         let section = p.rcu().read();
         let leaf = self.leaf(p, at);
         let seen = leaf.and_then(|leaf| p.decode(frame::table(p, leaf).load(index(at, 0))));
-        Spot { p, tables: self, at, leaf, seen, _section: section }
+        Spot { p, tables: self, at, leaf, seen, spares, _section: section }
     }
 }
 
@@ -115,7 +134,7 @@ impl<'t, P: Platform> Spot<'t, P> {
         let locked = loop {
             let table = match leaf.take() {
                 Some(table) => table,
-                None => match self.tables.leaf_or_link(p, self.at, &good)? {
+                None => match self.tables.leaf_or_link(p, self.at, self.spares, &good)? {
                     Some(table) => table,
                     None => continue,
                 },

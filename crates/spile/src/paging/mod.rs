@@ -22,6 +22,7 @@ mod protect;
 mod pte;
 mod relocate;
 mod span;
+mod spares;
 mod table;
 mod zap;
 
@@ -31,4 +32,5 @@ pub(crate) use install::Spot;
 pub(crate) use limbo::Limbo;
 pub use pte::{Format, Pte};
 pub use span::SpanShare;
+pub use spares::Spares;
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};

@@ -29,7 +29,7 @@ impl<P: Platform> PageTable<P> {
         let _section = p.rcu().read();
         for part in parts(from, 1).filter(|part| self.leaf_or_never(p, part.start()).is_some()) {
             for target in parts(Range::of(part.start() - from.start() + to, part.end() - from.start() + to), 1) {
-                while self.leaf_or_link(p, target.start(), &|| true)?.is_none() {}
+                while self.leaf_or_link(p, target.start(), None, &|| true)?.is_none() {}
             }
         }
         Ok(())
@@ -76,7 +76,7 @@ impl<P: Platform> PageTable<P> {
     fn relocate_batch(&self, p: &P, source: crate::FrameId, from: Range, to: Range, gather: &mut Gather<'_, P>) {
         // Unlocked in the reverse order, as pins demand.
         let (low, high) = loop {
-            let linked = self.leaf_or_link(p, to.start(), &|| true);
+            let linked = self.leaf_or_link(p, to.start(), None, &|| true);
             debug_assert!(linked.is_ok(), "the target was not prepared");
             let Ok(Some(target)) = linked else { continue };
             let Some(pair) = Self::lock_two(p, source, target) else { continue };

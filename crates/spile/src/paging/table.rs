@@ -313,6 +313,6 @@ impl<P: Platform> PageTable<P> {
     /// If `p` is another platform than that of the tables.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
         assert_eq!(self.home, p.shared().name(), "the tables belong to another platform");
-        self.spot(p, at).seen()
+        self.spot(p, at, None).seen()
     }
 }

@@ -106,12 +106,14 @@ pub struct Setting {
     pub periods: bool,
     /// Whether the domain knows of each section, and who waits for a grace period waits for them.
     pub watched: bool,
+    /// Whether no table may be taken in a section: watched, and without a fault on the slow way.
+    pub tables_ahead: bool,
     /// Whether the frame that was freed last is the next one given.
     pub reuse: bool,
 }
 
-/// Eight frames, no caches, no end of grace periods, no reuse.
-pub const PLAIN: Setting = Setting { frames: 8, caching: 0, periods: false, watched: false, reuse: false };
+/// Ten frames, no caches, no end of grace periods, no reuse.
+pub const PLAIN: Setting = Setting { frames: 10, caching: 0, periods: false, watched: false, tables_ahead: false, reuse: false };
 
 struct World {
     setting: Setting,
@@ -332,6 +334,7 @@ unsafe impl Frames for Host {
     }
 
     fn alloc_table(&self) -> Option<FrameId> {
+        assert!(!(self.0.setting.tables_ahead && self.0.rcu.0.is_in_a_section()), "a table is taken in a section");
         let frame = self.take(Kind::Table)?;
         // SAFETY: (1) it was just taken.
         unsafe { self.slot(frame).table.clear() };
@@ -459,6 +462,11 @@ impl Period {
             // SAFETY: (1) it was in nothing.
             unsafe { self.qsbr.online() };
         }
+    }
+
+    /// Whether this CPU is, where that is watched.
+    fn is_in_a_section(&self) -> bool {
+        self.depth[cpu()].load(std::sync::atomic::Ordering::Relaxed) > 0
     }
 
     fn leave(&self) {

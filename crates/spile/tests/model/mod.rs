@@ -114,7 +114,7 @@ pub struct Space<L: Locking> {
 
 impl<L: Locking> Space<L> {
     pub fn new(setting: Setting) -> Self {
-        let setting = Setting { watched: L::WAITS_FOR_READERS, ..setting };
+        let setting = Setting { watched: setting.watched || L::WAITS_FOR_READERS, ..setting };
         let host = Host::new(setting);
         let layout = Layout { all: Range::new(0, TABLE_END).unwrap(), base: TABLE_END, stack_gap: 0 };
         let mm = Mm::new(host.clone(), layout).unwrap();
