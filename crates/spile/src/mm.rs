@@ -535,7 +535,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
 
 impl<P: Platform, L: Locking> Drop for Mm<P, L> {
     /// exit: nobody is left. Frees pages and tables; waits for no grace period. May sleep, until a fault of a relative has looked at a
-    /// mapping that had been of its space.
+    /// mapping that had been of its space: in `VmaRefcount` for ever, if somebody forgot a hold (`mem::forget`), as a change of that mapping would.
     fn drop(&mut self) {
         // Tables may be there that no mapping needs: of faults that found no frame.
         if self.table.is_in_use(&self.platform) {
