@@ -9,7 +9,9 @@
 #![cfg(feature = "counters")]
 
 use spile::index::VmaBox;
-use spile::{Access, Attr, Backing, Counters, Event, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
+use spile::{
+    Access, Attr, Backing, Counters, Event, FaultKind, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, Waiting,
+};
 use spile_sim::{Content, Cpu, Sim};
 
 const BASE: u64 = 0x4000_0000;
@@ -117,6 +119,33 @@ fn waits_and_growth<L: Locking>() {
     sim.finish();
 }
 
+/// A fault that sleeps with its hold looks twice; where that cannot be slept with it takes the slow way, too.
+fn sleeps_with_a_hold<L: Locking>() {
+    let sim = Sim::new();
+    let mut mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+    mm.set_waiting(FaultKind::File, Waiting::Hold);
+    let content = Content::new(vec![7; PAGE as usize]);
+    content.set_delay(3);
+    let file = sim.file(&content, PAGE).unwrap();
+    {
+        let cpu = sim.cpu(0);
+        let shown = |_| Attr { prot: Prot::R, flags: Flags::SHARED, backing: Backing::File(file.clone(), 0), name: None };
+        cpu.call(|| mm.map(Place::Over(pages(0, 1)), shown)).unwrap();
+        let mut since = Since::now(&mm);
+        let mut sleep = |fails, [fast, slow]: [Event; 2]| {
+            content.set_failing(0, fails);
+            assert_eq!(cpu.call(|| mm.fault_and_wait(at(0), Access::Read)).is_err(), fails);
+            let may_not = ["spf_seq", "rcu", "rcu_late_zap"].contains(&L::NAME);
+            let again = if may_not { [(Event::MissStale, 1), (Event::Fallback, 1), (slow, 1)].to_vec() } else { vec![(fast, 1)] };
+            since.expect("a fault that slept", &[&[(Event::Lookup, 2), (Event::FastPage, 1)], &again[..]].concat());
+        };
+        sleep(true, [Event::FastDenied, Event::SlowDenied]);
+        sleep(false, [Event::FastResolved, Event::SlowResolved]);
+    }
+    drop((mm, file));
+    sim.finish();
+}
+
 fn changes<L: Locking>() {
     const COUNT: u64 = 6;
     let sim = Sim::new();
@@ -166,6 +195,7 @@ fn each_has_a_label<L: Locking>() {
 spile::test_each_design! {
     fault => faults;
     wait_and_grow => waits_and_growth;
+    sleep_with_a_hold => sleeps_with_a_hold;
     change => changes;
     label => each_has_a_label;
 }

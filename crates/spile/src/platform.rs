@@ -429,11 +429,12 @@ pub enum Read {
 /// Where the contents of a file come from. Its drop is a release, after a grace period: with nothing held, on any thread, and it must not panic.
 pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     /// Starts to read page `page` of `file` into `frame`, which is the file's alone until the read is complete. What lies
-    /// beyond the end of the file must become zeros. Never sleeps.
+    /// beyond the end of the file must become zeros. Never sleeps. Who answers `Started` keeps a clone of `file` until the read is complete: with the
+    /// last one the file goes, `frame` with it, and who waits for the page would wait for ever.
     ///
     /// # Safety
     ///
-    /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started.
+    /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started; or until `file` is gone.
     #[cfg(feature = "file")]
     unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Read;
 }

@@ -1,7 +1,7 @@
 //! Waiting: what a fault gives back when it cannot go on, and how its caller waits for it.
 //!
 //! **Guarantee.** Who reads a [`Token`] before it looks at what it waits for, and waits for the token afterwards, misses no wake-up. A
-//! token that names a page holds that page: it is there for a fault that comes again while the token is.
+//! token that names a page holds that page: it is there, if it could be read, for a fault that comes again while the token is.
 //!
 //! **Mechanism.** A count of what happened ([`Shared`](crate::Shared)) and a hold on a frame. Waiting is the caller's: [`Token::wait`]
 //! sleeps by [`Machine::sleep`](crate::Machine::sleep); a scheduler or an executor polls [`Token::is_over`].

@@ -1,7 +1,7 @@
 //! A file's pages in memory.
 //!
-//! **Guarantee.** A page is read once, however many faults want it; who waits holds the frame, so that it is there when the fault
-//! comes again. Lookups take no lock and, where the page is there, write nothing but its count.
+//! **Guarantee.** A page is read once, however many faults want it, until it leaves memory; it does not as long as somebody has it, or a token for it.
+//! Lookups take no lock and, where the page is there, write nothing but its count.
 //!
 //! **Mechanism.** A tree of tables as for addresses, whose entries go from empty to *reading* to *here* by compare-exchange:
 //!
@@ -275,7 +275,8 @@ impl<P: Platform> File<P> {
         page < self.pages() && self.slot(page, false).is_some_and(here)
     }
 
-    /// `page`, which is in memory and about to be writable somewhere, differs from the store.
+    /// `page`, which is in memory and about to be writable somewhere, differs from the store. The caller has a hold on its frame, or has locked an
+    /// entry that has one: else it may have left, and nothing is noted.
     pub(crate) fn set_dirty(&self, p: &P, page: u64) {
         let Some((table, i)) = self.slot(page, false) else { return };
         loop {

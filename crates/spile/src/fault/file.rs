@@ -8,6 +8,7 @@ use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use alloc::sync::Arc;
+use spile_sync::seeded;
 
 /// How many pages of a file one fault maps, if they are there: a part of one table.
 const AROUND: u64 = if cfg!(loom) { 2 } else { 16 };
@@ -61,7 +62,7 @@ fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file
     let p = mm.platform();
     let window = at & !(AROUND * PAGE - 1);
     let window = Range::of(window, window + AROUND * PAGE);
-    let held = if spile_sync::seeded!("p9-unclipped") { window } else { hold.range() };
+    let held = if seeded!("p9-unclipped") { window } else { hold.range() };
     let Some(window) = window.overlap(held) else { return };
     let prot = hold.vma().attr().in_mmu().without(Prot::W);
     let first = hold.vma().page_at(hold.vma().range().start());
@@ -88,7 +89,18 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     let (p, page) = (mm.platform(), hold.vma().page_at(spot.at()));
     let prot = hold.vma().attr().in_mmu();
     let good = || hold.still_valid() && file.still_has(p, page, seen.frame);
-    file.set_dirty(p, page);
-    spot.upgrade(good, |now| Some(own(now.frame, prot)))?;
+    let blindly = seeded!("dirty-before-the-lock");
+    if blindly {
+        file.set_dirty(p, page);
+    }
+    let dirtied = |now: Pte| {
+        // Under the table's lock, where the entry's hold keeps the page in the file. Before, it may leave the file and come again in the same frame,
+        // clean, and all would be as it was seen.
+        if !blindly {
+            file.set_dirty(p, page);
+        }
+        Some(own(now.frame, prot))
+    };
+    spot.upgrade(good, dirtied)?;
     Ok(Done::Dirtied)
 }

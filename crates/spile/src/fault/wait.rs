@@ -1,8 +1,9 @@
 //! Waiting for a page that is being read, with the hold dropped or kept.
 //!
-//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless a change was noticed or the
-//! lock was not free: neither does a change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for
-//! with a hold but the end of that read: no lock, no grace period, no memory.
+//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless it had to let go for something
+//! else: a change that was noticed, a lock that was not free, a flush, memory that there was not. Neither does a change that the hold keeps out come
+//! in between, nor does the page leave memory again. Nothing is waited for with a hold but the end of that read: no lock, no grace period, no
+//! memory.
 //!
 //! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. A fault that has found its page being read comes again ([`fault_asleep`]), takes a hold anew, sleeps
 //! where it is ([`resolve_asleep`]), and then resolves with that same hold. All the while there is a token, whose page no one takes out of the cache.
@@ -32,8 +33,8 @@ pub enum Waiting {
     /// Drops it, and starts anew. A change waits for no read; a fault may have to read its page again and again.
     #[default]
     Drop,
-    /// Keeps it, and goes on. A fault reads its page once, unless a change was noticed; a change that the hold keeps out waits for the read, and others
-    /// for the change.
+    /// Keeps it, and goes on. A fault reads its page once, unless it had to let go for something else; a change that the hold keeps out waits for the
+    /// read, and others for the change: changes, and faults that do not get a hold without the lock.
     Hold,
 }
 
@@ -80,7 +81,8 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     }
 
     /// From now on faults of this kind do so; a fork's child does as its parent. [`Waiting::Drop`] unless told. With [`Waiting::Hold`] a
-    /// store must be able to complete reads while changes of this address space wait: who completes them must not have to make one.
+    /// store must be able to complete reads while changes of this address space wait: who completes them must neither have to make one nor have to
+    /// fault there, for a fault may wait for a change.
     pub fn set_waiting(&mut self, kind: FaultKind, waiting: Waiting) {
         match kind {
             FaultKind::File => self.waiting.file = waiting,

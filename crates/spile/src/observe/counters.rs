@@ -47,7 +47,7 @@ events! {
     FastResolved = "fast",
     /// With the fast hold it lost to somebody who changed the entry; the access is repeated.
     FastRaced = "fast_raced",
-    /// With the fast hold it found a page that is being read, and its caller waits.
+    /// With the fast hold it found a page that is being read, and its caller waits, or comes again to sleep with a hold: as another lookup.
     FastPage = "fast_page",
     /// With the fast hold it found no frame while tables wait for a grace period, and its caller waits.
     FastRelief = "fast_relief",
@@ -59,7 +59,7 @@ events! {
     MissGrow = "miss_grow",
     /// [`Miss::Contended`].
     MissContended = "miss_contended",
-    /// [`Miss::Stale`], and a fast hold that did not last until the entry was to be written.
+    /// [`Miss::Stale`], and a fast hold that did not last until the entry was to be written, or with which nobody can sleep.
     MissStale = "miss_stale",
     /// The slow way was taken.
     Fallback = "fallbacks",
@@ -67,7 +67,7 @@ events! {
     SlowResolved = "slow",
     /// With the slow hold it lost to somebody who changed the entry; the access is repeated.
     SlowRaced = "slow_raced",
-    /// With the slow hold it found a page that is being read, and its caller waits.
+    /// With the slow hold it found a page that is being read, and its caller waits, or comes again as above.
     SlowPage = "slow_page",
     /// With the slow hold it found no frame while tables wait for a grace period, and its caller waits.
     SlowRelief = "slow_relief",

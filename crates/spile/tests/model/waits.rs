@@ -10,7 +10,7 @@
 use super::host::{PLAIN, Setting};
 use super::store::{BYTE, Disk, map_file, map_file_as, open};
 use super::{Race, Side, Space, at, page, pages};
-use spile::{Access, Denied, FaultKind, Flags, Locking, Prot, VmaRefcount, Waiting};
+use spile::{Access, Denied, FaultKind, Flags, Locking, Prot, UnderRcu, VmaRefcount, Waiting};
 use std::sync::Arc;
 
 const FILES: Setting = Setting { frames: 12, ..PLAIN };
@@ -166,6 +166,32 @@ fn page_is_evicted() {
         after: |s| {
             assert_eq!(s.get(at(0)), Ok(BYTE));
             assert!([Ok(9), Err(Denied::Unmapped)].contains(&s.get(at(2))));
+        },
+    }
+    .run();
+}
+
+/// A page goes, and comes again in the same frame, while somebody makes it writable: what he may write is not taken for what the store has.
+#[cfg(feature = "linux")]
+#[test]
+fn page_is_evicted_beside_a_write() {
+    Race::<UnderRcu> {
+        setting: Setting { reuse: true, ..FILES },
+        preemptions: 3,
+        before: |s| {
+            open(s, Disk::default());
+            map_file(s, page(0), 0);
+            s.fault(at(0), Access::Read).unwrap();
+        },
+        sides: vec![|s| drop(s.fault(at(0), Access::Write).unwrap()), |s| {
+            s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED).unwrap();
+            if s.file.as_ref().unwrap().evict(0) {
+                let _ = s.fault(at(0), Access::Read).unwrap();
+            }
+        }],
+        after: |s| {
+            let writable = s.entry(at(0)).is_some_and(|pte| pte.prot.has(Prot::W));
+            assert!(!writable || s.file.as_ref().unwrap().is_dirty(0), "a page that is written to is taken for clean");
         },
     }
     .run();
