@@ -125,7 +125,8 @@ fn build() -> Result<Vec<Model>> {
         .collect();
     let mut command = cargo(&["test", "--no-run", "--test", "loom", "--message-format", "json-render-diagnostics"]);
     // Optimised, but with debug assertions: models rely on them.
-    command.args(&packages).env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_DEV_OPT_LEVEL", "3");
+    command.args(&packages).env("RUSTFLAGS", "--cfg loom");
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3").env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     let messages = crate::shell::output(command.env("CARGO_TARGET_DIR", target_dir("loom")))?;
     let mut models = Vec::new();
     for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
