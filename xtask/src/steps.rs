@@ -245,7 +245,7 @@ fn oracle() -> Result<Skipped> {
 
 /// The recordings: the bundled ones, and those where `SPILE_TRACES` says.
 fn traces() -> Result<Skipped> {
-    done(run(&mut cargo(&["test", "--release", "-p", "spile-sim", "--test", "traces", "--", "--nocapture"])))
+    done(run(&mut cargo(&["test", "--release", "-p", "spile-lab", "--test", "traces", "--", "--nocapture"])))
 }
 
 fn fuzz() -> Result<Skipped> {

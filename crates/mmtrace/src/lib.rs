@@ -22,5 +22,5 @@ mod order;
 mod parse;
 
 pub use event::{Call, Event, Fault, FileArg, Op, Snapshot, SnapshotVma, VmaLine, What};
-pub use order::{Kind, Step, steps};
+pub use order::{Kind, Step, steps, steps_salvaged};
 pub use parse::{Refused, Trace};

@@ -71,9 +71,17 @@ struct Order {
 ///
 /// [`Refused`] where the events contradict each other.
 pub fn steps(trace: &Trace) -> Result<Vec<Step>, Refused> {
+    match steps_salvaged(trace) {
+        (steps, None) => Ok(steps),
+        (_, Some(refused)) => Err(refused),
+    }
+}
+
+/// As [`steps`], up to where the events contradict each other, if they do.
+pub fn steps_salvaged(trace: &Trace) -> (Vec<Step>, Option<Refused>) {
     let mut order = Order::default();
-    trace.events.iter().try_for_each(|event| order.take(event))?;
-    Ok(order.steps.into_iter().flatten().collect())
+    let refused = trace.events.iter().try_for_each(|event| order.take(event)).err();
+    (order.steps.into_iter().flatten().collect(), refused)
 }
 
 impl Order {

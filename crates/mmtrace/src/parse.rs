@@ -63,29 +63,45 @@ impl Trace {
     ///
     /// As [`open`](Self::open).
     pub fn read(bytes: &[u8]) -> Result<Self, Refused> {
+        match Self::salvage(bytes) {
+            (trace, None) => Ok(trace),
+            (_, Some(refused)) => Err(refused),
+        }
+    }
+
+    /// As [`read`](Self::read), up to where the bytes are damaged or cut off, if they are.
+    pub fn salvage(bytes: &[u8]) -> (Self, Option<Refused>) {
+        let mut trace = Self { header: Vec::new(), files: BTreeMap::new(), events: Vec::new() };
         let mut plain = Vec::new();
-        let text = if bytes.starts_with(&XZ) {
-            lzma_rs::xz_decompress(&mut BufReader::new(bytes), &mut plain).map_err(|error| {
-                Refused::at(0, format!("the xz data is damaged or cut off ({error:?}); fetch the file again"))
-            })?;
+        let mut damaged = None;
+        let bytes = if bytes.starts_with(&XZ) {
+            damaged = lzma_rs::xz_decompress(&mut BufReader::new(bytes), &mut plain).err();
             plain.as_slice()
         } else {
             bytes
         };
-        let text = std::str::from_utf8(text).map_err(|error| {
-            Refused::at(0, format!("byte {} is not text; is this a trace in the format mmtrace 1?", error.valid_up_to()))
-        })?;
-        Self::parse(text)
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let why = format!("byte {} is not text; is this a trace in the format mmtrace 1?", error.valid_up_to());
+                return (trace, Some(Refused::at(0, why)));
+            }
+        };
+        let refused = trace.take(text).err();
+        // Who damaged the one has cut off the other.
+        let damaged =
+            damaged.map(|error| Refused::at(0, format!("the xz data is damaged or cut off ({error:?}); fetch the file again")));
+        (trace, damaged.or(refused))
     }
 
-    fn parse(text: &str) -> Result<Self, Refused> {
-        let mut trace = Self { header: Vec::new(), files: BTreeMap::new(), events: Vec::new() };
+    /// Takes what `text` has, up to where it is wrong.
+    fn take(&mut self, text: &str) -> Result<(), Refused> {
+        let trace = self;
         if !text.starts_with("#mmtrace 1\n") {
             return Err(Refused::at(1, "a trace begins with `#mmtrace 1`; this is another format, or another version of it"));
         }
-        if !text.ends_with('\n') {
-            return Err(Refused::at(text.lines().count(), "the last line is cut off; the recording was not finished"));
-        }
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let (text, rest) = text.split_at(whole);
         let mut at_ns = 0;
         let mut lines = text.lines().enumerate().map(|(i, line)| Line { number: i + 1, words: line.split(' ').collect() });
         while let Some(line) = lines.next() {
@@ -103,7 +119,10 @@ impl Trace {
                 }
             }
         }
-        Ok(trace)
+        if !rest.is_empty() {
+            return Err(Refused::at(text.lines().count() + 1, "the last line is cut off; the recording was not finished"));
+        }
+        Ok(())
     }
 }
 

@@ -6,17 +6,22 @@
 //! **Mechanism.** An address space per recorded one, begun with the kernel's own list at its exec. Where the kernel chose an address the
 //! recorded one is asked for. Files are as long as anybody wants.
 
+use serde::Serialize;
 use spile::linux::{Errno, FileRights, Opened, map, remap};
 use spile::{Access, Attr, Backing, Contents, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
 use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
 use spile_sim::{Content, Sim};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 const PAGE: u64 = spile::PAGE;
+/// The memory of the machine that programs are replayed on, in frames: as much as the largest recording needs, and more. It is not there before it is used.
+pub const FRAMES: u32 = 500_000;
+/// So many steps are made between two words to who shows progress.
+const STRIDE: usize = 1024;
 
 /// What a replay found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// Steps made.
     pub steps: usize,
@@ -32,11 +37,27 @@ pub struct Report {
     pub anon: (usize, usize),
     /// Mappings with file pages in exit snapshots, and those that the pages touched and a window around each explain.
     pub file: (usize, usize),
+    /// What the address spaces counted, all together.
+    pub counters: BTreeMap<&'static str, u64>,
     /// The first differences, told.
     pub differences: Vec<String>,
 }
 
+/// All of `steps` under one design; `progress` is told how many are done.
+pub fn replayed<L: Locking>(steps: &[Step], frames: u32, progress: &mut dyn FnMut(usize)) -> Report {
+    let mut replay = Replay::<L>::new(frames);
+    replay.advance(steps, progress);
+    replay.finish()
+}
+
 impl Report {
+    /// Whether nothing differs that must not: snapshots, results of calls, and all but one in two hundred of the kernel's lines.
+    pub fn agrees(&self) -> bool {
+        let all_good = |(all, good)| all == good;
+        let (lines, good) = self.lines;
+        all_good(self.snapshots) && all_good(self.calls) && lines - good <= (lines / 200).max(2)
+    }
+
     fn differ(&mut self, step: &Step, what: String) {
         if self.differences.len() < 20 {
             self.differences.push(format!("line {}, thread {}, space {}: {what}", step.line, step.tid, step.mm));
@@ -58,8 +79,7 @@ pub struct Replay<L: Locking> {
     names: HashMap<u64, Name>,
     /// Numbers of the trace's files by ours; those of nameless objects are not in it.
     numbers: HashMap<u64, u32>,
-    /// What was found.
-    pub report: Report,
+    report: Report,
 }
 
 struct Space<L: Locking> {
@@ -75,13 +95,42 @@ impl<L: Locking> Replay<L> {
         Self { sim, spaces: HashMap::new(), files, names: HashMap::new(), numbers, report: Report::default() }
     }
 
-    /// All of `steps`.
-    pub fn run(&mut self, steps: &[Step]) {
+    /// Makes `steps`, which come after those made before.
+    pub fn advance(&mut self, steps: &[Step], progress: &mut dyn FnMut(usize)) {
         let sim = self.sim.clone();
-        sim.run_on(0, |_| steps.iter().for_each(|step| self.step(step)));
-        self.spaces.clear();
+        let mut done = 0;
+        for some in steps.chunks(STRIDE) {
+            sim.run_on(0, |_| some.iter().for_each(|step| self.step(step)));
+            done += some.len();
+            progress(done);
+        }
+    }
+
+    /// Nothing comes any more: what was found. All memory must have come home.
+    pub fn finish(mut self) -> Report {
+        let left: Vec<_> = self.spaces.keys().copied().collect();
+        left.into_iter().for_each(|mm| self.gone(mm));
         self.files.clear();
-        sim.finish();
+        self.sim.finish();
+        self.report
+    }
+
+    /// The mappings of each address space, by its number.
+    pub fn mappings(&self) -> BTreeMap<usize, Vec<Mapping>> {
+        let of = |space: &Space<L>| {
+            let mut mappings = Vec::new();
+            space.mm.each_mapping(|mapping| mappings.push(mapping));
+            mappings
+        };
+        self.spaces.iter().map(|(mm, space)| (*mm, of(space))).collect()
+    }
+
+    /// The last user of an address space has left it.
+    fn gone(&mut self, mm: usize) {
+        let Some(space) = self.spaces.remove(&mm) else { return };
+        for (label, count) in space.mm.counters().iter() {
+            *self.report.counters.entry(label).or_default() += count;
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -93,7 +142,7 @@ impl<L: Locking> Replay<L> {
             Kind::Vma(line) => self.line(step, line),
             Kind::Fault(fault) => self.fault(step, fault),
             Kind::Compare(snapshot) => self.compare(step, snapshot),
-            Kind::Gone => drop(self.spaces.remove(&step.mm)),
+            Kind::Gone => self.gone(step.mm),
         }
     }
 

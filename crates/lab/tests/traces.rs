@@ -4,11 +4,10 @@
 //! after a change agrees; anonymous pages are the same. Three recordings come with the sources; `SPILE_TRACES` names a directory with more,
 //! and `../shared/traces` beside the workspace is looked at too.
 //!
-//! **Mechanism.** [`replay`]. The controls change what is replayed or, in builds with seeded bugs, the merge rule, and must be found.
-mod replay;
+//! **Mechanism.** [`spile_lab::replay`]. The controls change what is replayed or, in builds with seeded bugs, the merge rule, and must be found.
 
-use replay::{Replay, Report};
 use spile::{Locking, VmaRefcount};
+use spile_lab::replay::{FRAMES, Report};
 use spile_mmtrace::{Call, Kind, Step, Trace, steps};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,9 +17,7 @@ fn bundled(name: &str) -> PathBuf {
 }
 
 fn replayed<L: Locking>(steps: &[Step], frames: u32) -> Report {
-    let mut replay = Replay::<L>::new(frames);
-    replay.run(steps);
-    replay.report
+    spile_lab::replay::replayed::<L>(steps, frames, &mut |_| ())
 }
 
 fn tell(name: &str, design: &str, report: &Report, seconds: f64) {
@@ -44,10 +41,7 @@ fn tell(name: &str, design: &str, report: &Report, seconds: f64) {
 }
 
 fn must_agree(report: &Report) {
-    assert_eq!(report.snapshots.0, report.snapshots.1, "exit snapshots differ");
-    let (all, good) = report.lines;
-    assert!(all - good <= (all / 200).max(2), "{} of {all} lines differ", all - good);
-    assert_eq!(report.calls.0, report.calls.1, "results of calls differ");
+    assert!(report.agrees(), "of snapshots {:?}, of lines {:?}, of results {:?}", report.snapshots, report.lines, report.calls);
 }
 
 fn whole<L: Locking>(path: &Path, frames: u32) -> Report {
@@ -76,7 +70,7 @@ spile::test_each_design! {
 
 #[test]
 fn fibers() {
-    must_agree(&whole::<VmaRefcount>(&bundled("fibers"), 500_000));
+    must_agree(&whole::<VmaRefcount>(&bundled("fibers"), FRAMES));
 }
 
 /// All that can be found.
@@ -105,7 +99,7 @@ fn others_agree<L: Locking>() {
     // The largest take minutes in a build without optimisation.
     let limit = if cfg!(debug_assertions) { 600_000 } else { u64::MAX };
     for path in paths.iter().filter(|path| path.metadata().map_or(0, |data| data.len()) < limit) {
-        must_agree(&whole::<L>(path, 500_000));
+        must_agree(&whole::<L>(path, FRAMES));
     }
 }
 

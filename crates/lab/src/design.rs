@@ -1,0 +1,41 @@
+//! The designs, by their names.
+
+use crate::replay::{Report, replayed};
+use anyhow::{Result, bail};
+use spile::Locking;
+use spile_mmtrace::Step;
+
+/// A design of the core's list, and what can be done with it.
+pub struct Design {
+    /// What it is called.
+    pub name: &'static str,
+    /// Runs steps of a recording on a machine with so many frames, and says after each how many are done.
+    pub replay: fn(&[Step], u32, &mut dyn FnMut(usize)) -> Report,
+}
+
+macro_rules! list {
+    ([$($module:ident $design:ident,)*]) => {
+        &[$(Design { name: <spile::$design as Locking>::NAME, replay: replayed::<spile::$design> },)*]
+    };
+}
+
+/// All, in the order of their history.
+pub const DESIGNS: &[Design] = spile::for_each_design!(list!());
+
+/// What a verb runs if it is not told.
+pub const USUAL: &str = "vma_refcount";
+
+/// Those of these names, in the order of the list; `all` is all.
+///
+/// # Errors
+///
+/// A name is no design's.
+pub fn chosen(names: &[String]) -> Result<Vec<&'static Design>> {
+    let is_known = |name: &&String| *name == "all" || DESIGNS.iter().any(|design| design.name == *name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let all: Vec<_> = DESIGNS.iter().map(|design| design.name).collect();
+        bail!("no design is called `{unknown}`; there are {} and all", all.join(", "));
+    }
+    let is_chosen = |design: &&Design| names.iter().any(|name| name == "all" || name == design.name);
+    Ok(DESIGNS.iter().filter(is_chosen).collect())
+}

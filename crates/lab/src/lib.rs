@@ -1,0 +1,12 @@
+//! What each locking design does to real programs.
+//!
+//! **Guarantee.** What is printed was done by the shipped core: no figure is kept anywhere, and a recording that differs from what the kernel had says where.
+//!
+//! **Mechanism.** A verb of the command line is a file in [`verb`]. Designs are taken from the core's own list, so that a new one is in every table.
+#![deny(missing_docs)]
+
+pub mod design;
+pub mod output;
+pub mod replay;
+pub mod source;
+pub mod verb;

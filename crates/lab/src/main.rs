@@ -1,0 +1,36 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use spile_lab::verb::{self, End};
+use std::process::ExitCode;
+
+/// What the locking designs of an address space do to real programs.
+#[derive(Parser, Debug)]
+#[command(name = "spile", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Replay(verb::replay::Args),
+    Designs(verb::designs::Args),
+    Maps(verb::maps::Args),
+}
+
+fn main() -> ExitCode {
+    let ended = match Args::parse().verb {
+        Verb::Replay(args) => verb::replay::run(&args),
+        Verb::Designs(args) => verb::designs::run(&args),
+        Verb::Maps(args) => verb::maps::run(&args),
+    };
+    match ended {
+        Ok(End::Good) => ExitCode::SUCCESS,
+        Ok(End::Bad) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("spile: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the command line can be told to do, a file each.
+
+pub mod designs;
+pub mod maps;
+pub mod replay;
+
+/// How a verb ended, for the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Well.
+    Good,
+    /// Something is not as it should be: what was asked to be checked differs, or the input was torn.
+    Bad,
+}
