@@ -183,10 +183,10 @@ fn page_is_evicted_beside_a_write() {
             map_file(s, page(0), 0);
             s.fault(at(0), Access::Read).unwrap();
         },
-        sides: vec![|s| drop(s.fault(at(0), Access::Write).unwrap()), |s| {
+        sides: vec![|s| _ = s.fault(at(0), Access::Write).unwrap(), |s| {
             s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED).unwrap();
             if s.file.as_ref().unwrap().evict(0) {
-                let _ = s.fault(at(0), Access::Read).unwrap();
+                _ = s.fault(at(0), Access::Read).unwrap();
             }
         }],
         after: |s| {
