@@ -254,7 +254,9 @@ fn try_mutation(mutation: &Mutation, models: &[Model], options: &Options) -> Res
     order.sort_by_key(|model| (!is_documented(model), model.layer));
     let mut caught = Caught { by: Vec::new(), endless: Vec::new(), wrongly_documented: Vec::new() };
     for model in order {
-        if !caught.by.is_empty() && !options.all && !is_documented(model) {
+        // All others take hours.
+        let is_enough = !caught.by.is_empty() && !options.all || options.quick && !mutation.documented.is_empty();
+        if is_enough && !is_documented(model) {
             break;
         }
         let Ran { verdict, seconds, .. } = run_model(model, Some(&mutation.key), options)?;

@@ -227,7 +227,7 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
 
     /// Faults, as a kernel whose handlers may sleep if faults of this space may do so with what they hold; else as one whose handlers may not.
     fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
-        if [FaultKind::File, FaultKind::FileCopy].iter().any(|kind| self.mm.waiting(*kind) == Waiting::Hold) {
+        if FaultKind::ALL.into_iter().any(|kind| self.mm.waiting(kind) == Waiting::Hold) {
             return self.cpu.call(|| self.mm.fault_and_wait(at, access)).map(drop);
         }
         let outcome = self.cpu.call(|| self.mm.fault(at, access));

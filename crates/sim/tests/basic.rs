@@ -147,7 +147,7 @@ fn files<L: Locking>() {
 fn files_waiting<L: Locking>(waiting: Waiting) {
     let sim = Sim::new();
     let mut mm = space::<L>(&sim);
-    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
+    FaultKind::ALL.into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     let content = numbered(5 * PAGE + 100);
     let file = sim.file(&content, 5 * PAGE + 100).unwrap();
     let (one, two) = (sim.cpu(0), sim.cpu(1));

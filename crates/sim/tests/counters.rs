@@ -9,6 +9,7 @@
 #![cfg(feature = "counters")]
 
 use spile::index::VmaBox;
+use spile::locking::Stable;
 use spile::{
     Access, Attr, Backing, Counters, Event, FaultKind, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, Waiting,
 };
@@ -135,8 +136,10 @@ fn sleeps_with_a_hold<L: Locking>() {
         let mut sleep = |fails, [fast, slow]: [Event; 2]| {
             content.set_failing(0, fails);
             assert_eq!(cpu.call(|| mm.fault_and_wait(at(0), Access::Read)).is_err(), fails);
-            let may_not = ["spf_seq", "rcu", "rcu_late_zap"].contains(&L::NAME);
-            let again = if may_not { [(Event::MissStale, 1), (Event::Fallback, 1), (slow, 1)].to_vec() } else { vec![(fast, 1)] };
+            let again = match <L::Fast<'_, Sim> as Stable<Sim, L>>::MAY_SLEEP {
+                true => vec![(fast, 1)],
+                false => vec![(Event::MissStale, 1), (Event::Fallback, 1), (slow, 1)],
+            };
             since.expect("a fault that slept", &[&[(Event::Lookup, 2), (Event::FastPage, 1)], &again[..]].concat());
         };
         sleep(true, [Event::FastDenied, Event::SlowDenied]);

@@ -447,7 +447,7 @@ fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     mm.set_unmapping(Unmapping::ALL[seed as usize % 3]);
     // Children do as their parents.
     let waiting = if seed.is_multiple_of(2) { Waiting::Drop } else { Waiting::Hold };
-    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
+    FaultKind::ALL.into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     life(&world, &mm, Model::default(), &[], ops);
     drop(mm);
     let sim = world.sim.clone();

@@ -120,7 +120,7 @@ impl<L: Locking> World<L> {
         let mut parent: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         parent.set_unmapping(Unmapping::ALL[seed as usize / 5 % 3]);
         let waiting = if seed / 2 % 2 == 1 { Waiting::Hold } else { Waiting::Drop };
-        [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| parent.set_waiting(kind, waiting));
+        FaultKind::ALL.into_iter().for_each(|kind| parent.set_waiting(kind, waiting));
         {
             let cpu = sim.cpu(0);
             let user = cpu.enter(&parent);

@@ -18,7 +18,7 @@ const BOTH: [Waiting; 2] = [Waiting::Drop, Waiting::Hold];
 
 fn space<L: Locking>(sim: &Sim, waiting: Waiting) -> Mm<Sim, L> {
     let mut mm = Mm::new(sim.clone(), Layout::default()).unwrap();
-    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
+    FaultKind::ALL.into_iter().for_each(|kind| mm.set_waiting(kind, waiting));
     mm
 }
 

@@ -243,8 +243,8 @@ impl FrameMeta {
     /// As [`get`](Self::get).
     #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
-        // Acquire [frame-none]: who finds no owner sees that the frame is no longer what the caller looks for, and does not ask again.
-        let mut refs = self.refs.load(order!("frame-none", Acquire));
+        // Relaxed: who finds no owner looks again for what led him here, with a pause, until that is gone.
+        let mut refs = self.refs.load(Ordering::Relaxed);
         while refs != 0 {
             if refs >= Self::TOO_MANY {
                 forgotten();

@@ -48,6 +48,9 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::File, Self::FileCopy];
+
     /// What an access to a page of a mapping is, where no page is yet.
     pub(super) fn of<P: Platform>(attr: &Attr<P>, access: Access) -> Self {
         if access == Access::Write && !attr.is_shared() { Self::FileCopy } else { Self::File }
@@ -56,21 +59,15 @@ impl FaultKind {
 
 /// An answer for each kind.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Policy {
-    file: Waiting,
-    copy: Waiting,
-}
+pub(crate) struct Policy([Waiting; FaultKind::ALL.len()]);
 
 impl Policy {
     fn may_hold(&self) -> bool {
-        [self.file, self.copy].contains(&Waiting::Hold)
+        self.0.contains(&Waiting::Hold)
     }
 
     fn of(&self, kind: FaultKind) -> Waiting {
-        match kind {
-            FaultKind::File => self.file,
-            FaultKind::FileCopy => self.copy,
-        }
+        self.0[kind as usize]
     }
 }
 
@@ -84,10 +81,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// store must be able to complete reads while changes of this address space wait: who completes them must neither have to make one nor have to
     /// fault there, for a fault may wait for a change.
     pub fn set_waiting(&mut self, kind: FaultKind, waiting: Waiting) {
-        match kind {
-            FaultKind::File => self.waiting.file = waiting,
-            FaultKind::FileCopy => self.waiting.copy = waiting,
-        }
+        self.waiting.0[kind as usize] = waiting;
     }
 }
 

@@ -18,7 +18,7 @@ const FILES: Setting = Setting { frames: 12, ..PLAIN };
 /// A slow disk, and faults that sleep so.
 fn prepare<L: Locking>(s: &mut Space<L>, waiting: Waiting, ok: bool) {
     open(s, Disk::slow());
-    [FaultKind::File, FaultKind::FileCopy].into_iter().for_each(|kind| s.mm.set_waiting(kind, waiting));
+    FaultKind::ALL.into_iter().for_each(|kind| s.mm.set_waiting(kind, waiting));
     let file = Arc::downgrade(s.file.as_ref().unwrap());
     s.host.while_asleep(move || {
         if let Some(file) = file.upgrade() {
@@ -37,42 +37,37 @@ fn dropped_and_shared<L: Locking>(s: &mut Space<L>) {
     map_file(s, pages(0, 2), 0);
 }
 
-fn unmapped<L: Locking>() {
+/// A race for pages of the shared file, with holds kept, and with holds dropped.
+fn either_way<L: Locking>(sides: Vec<Side<L>>, after: Side<L>) {
     for before in [held_and_shared::<L>, dropped_and_shared] {
-        Race::<L> {
-            setting: FILES,
-            preemptions: 2,
-            before,
-            sides: vec![
-                |s| {
-                    s.mm.unmap(pages(0, 2)).unwrap();
-                    assert_eq!(s.entry(at(0)), None, "unmapped, and there is a page");
-                },
-                |s| assert!([Ok(BYTE), Err(Denied::Unmapped)].contains(&s.get(at(0)))),
-            ],
-            after: |s| assert_eq!(s.get(at(0)), Err(Denied::Unmapped)),
-        }
-        .run();
+        Race::<L> { setting: FILES, preemptions: 2, before, sides: sides.clone(), after }.run();
     }
 }
 
+fn unmapped<L: Locking>() {
+    either_way::<L>(
+        vec![
+            |s| {
+                s.mm.unmap(pages(0, 2)).unwrap();
+                assert_eq!(s.entry(at(0)), None, "unmapped, and there is a page");
+            },
+            |s| assert!([Ok(BYTE), Err(Denied::Unmapped)].contains(&s.get(at(0)))),
+        ],
+        |s| assert_eq!(s.get(at(0)), Err(Denied::Unmapped)),
+    );
+}
+
 fn mapped_over<L: Locking>() {
-    for before in [held_and_shared::<L>, dropped_and_shared] {
-        Race::<L> {
-            setting: FILES,
-            preemptions: 2,
-            before,
-            sides: vec![
-                |s| {
-                    s.map(page(0), Prot::RW);
-                    assert_eq!(s.get(at(0)), Ok(0), "the file's page is in the new mapping");
-                },
-                |s| assert!([Ok(BYTE), Ok(0)].contains(&s.get(at(0)))),
-            ],
-            after: |s| assert_eq!(s.get(at(0)), Ok(0), "the file's page is in the new mapping"),
-        }
-        .run();
-    }
+    either_way::<L>(
+        vec![
+            |s| {
+                s.map(page(0), Prot::RW);
+                assert_eq!(s.get(at(0)), Ok(0), "the file's page is in the new mapping");
+            },
+            |s| assert!([Ok(BYTE), Ok(0)].contains(&s.get(at(0)))),
+        ],
+        |s| assert_eq!(s.get(at(0)), Ok(0), "the file's page is in the new mapping"),
+    );
 }
 
 /// A write to a private mapping that has no page yet.
@@ -183,10 +178,10 @@ fn page_is_evicted_beside_a_write() {
             map_file(s, page(0), 0);
             s.fault(at(0), Access::Read).unwrap();
         },
-        sides: vec![|s| drop(s.fault(at(0), Access::Write).unwrap()), |s| {
+        sides: vec![|s| _ = s.fault(at(0), Access::Write).unwrap(), |s| {
             s.mm.madvise(at(0), spile::PAGE, spile::linux::advice::DONTNEED).unwrap();
             if s.file.as_ref().unwrap().evict(0) {
-                let _ = s.fault(at(0), Access::Read).unwrap();
+                _ = s.fault(at(0), Access::Read).unwrap();
             }
         }],
         after: |s| {
