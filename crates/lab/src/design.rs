@@ -9,8 +9,8 @@ use spile_mmtrace::Step;
 pub struct Design {
     /// What it is called.
     pub name: &'static str,
-    /// Runs steps of a recording on a machine with so many frames, and says after each how many are done.
-    pub replay: fn(&[Step], u32, &mut dyn FnMut(usize)) -> Report,
+    /// Makes the steps of a recording, and says now and then how many are done.
+    pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
 }
 
 macro_rules! list {

@@ -6,7 +6,9 @@
 #![deny(missing_docs)]
 
 pub mod design;
+pub mod lean;
 pub mod output;
 pub mod replay;
 pub mod source;
+pub mod stage;
 pub mod verb;

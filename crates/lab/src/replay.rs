@@ -6,13 +6,16 @@
 //! **Mechanism.** An address space per recorded one, begun with the kernel's own list at its exec. Where the kernel chose an address the
 //! recorded one is asked for. Files are as long as anybody wants.
 
+use crate::lean::Lean;
+use crate::stage::Stage;
 use serde::Serialize;
+use spile::backing::File;
 use spile::linux::{Errno, FileRights, Opened, map, remap};
 use spile::{Access, Attr, Backing, Contents, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
 use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
-use spile_sim::{Content, Sim};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::sync::Arc;
 
 const PAGE: u64 = spile::PAGE;
 /// The memory of the machine that programs are replayed on, in frames: as much as the largest recording needs, and more. It is not there before it is used.
@@ -43,9 +46,14 @@ pub struct Report {
     pub differences: Vec<String>,
 }
 
-/// All of `steps` under one design; `progress` is told how many are done.
-pub fn replayed<L: Locking>(steps: &[Step], frames: u32, progress: &mut dyn FnMut(usize)) -> Report {
-    let mut replay = Replay::<L>::new(frames);
+/// All of `steps` under one design on a machine that only counts; `progress` is told how many are done.
+pub fn replayed<L: Locking>(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+    replayed_on::<_, L>(Lean::new(1, FRAMES, false), steps, progress)
+}
+
+/// The same on this machine.
+pub fn replayed_on<P: Stage, L: Locking>(stage: P, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+    let mut replay = Replay::<P, L>::new(stage);
     replay.advance(steps, progress);
     replay.finish()
 }
@@ -72,35 +80,34 @@ fn count(of: &mut (usize, usize), good: bool) -> bool {
 }
 
 /// Runs steps of one trace.
-pub struct Replay<L: Locking> {
-    sim: Sim,
-    spaces: HashMap<usize, Space<L>>,
-    files: HashMap<u32, std::sync::Arc<spile::backing::File<Sim>>>,
+pub struct Replay<P: Stage, L: Locking> {
+    stage: P,
+    spaces: HashMap<usize, Space<P, L>>,
+    files: HashMap<u32, Arc<File<P>>>,
     names: HashMap<u64, Name>,
     /// Numbers of the trace's files by ours; those of nameless objects are not in it.
     numbers: HashMap<u64, u32>,
     report: Report,
 }
 
-struct Space<L: Locking> {
-    mm: Mm<Sim, L>,
+struct Space<P: Stage, L: Locking> {
+    mm: Mm<P, L>,
     has_break: bool,
 }
 
-impl<L: Locking> Replay<L> {
-    /// On a machine with this much memory.
-    pub fn new(frames: u32) -> Self {
-        let sim = Sim::builder().cpus(1).frames(frames).build();
+impl<P: Stage, L: Locking> Replay<P, L> {
+    /// On this machine.
+    pub fn new(stage: P) -> Self {
         let (files, numbers) = (HashMap::new(), HashMap::new());
-        Self { sim, spaces: HashMap::new(), files, names: HashMap::new(), numbers, report: Report::default() }
+        Self { stage, spaces: HashMap::new(), files, names: HashMap::new(), numbers, report: Report::default() }
     }
 
     /// Makes `steps`, which come after those made before.
     pub fn advance(&mut self, steps: &[Step], progress: &mut dyn FnMut(usize)) {
-        let sim = self.sim.clone();
+        let stage = self.stage.clone();
         let mut done = 0;
         for some in steps.chunks(STRIDE) {
-            sim.run_on(0, |_| some.iter().for_each(|step| self.step(step)));
+            stage.run(0, || some.iter().for_each(|step| self.step(step)));
             done += some.len();
             progress(done);
         }
@@ -111,13 +118,13 @@ impl<L: Locking> Replay<L> {
         let left: Vec<_> = self.spaces.keys().copied().collect();
         left.into_iter().for_each(|mm| self.gone(mm));
         self.files.clear();
-        self.sim.finish();
+        self.stage.finish();
         self.report
     }
 
     /// The mappings of each address space, by its number.
     pub fn mappings(&self) -> BTreeMap<usize, Vec<Mapping>> {
-        let of = |space: &Space<L>| {
+        let of = |space: &Space<P, L>| {
             let mut mappings = Vec::new();
             space.mm.each_mapping(|mapping| mappings.push(mapping));
             mappings
@@ -146,11 +153,11 @@ impl<L: Locking> Replay<L> {
         }
     }
 
-    fn file(&mut self, number: u32) -> std::sync::Arc<spile::backing::File<Sim>> {
-        let sim = &self.sim;
+    fn file(&mut self, number: u32) -> Arc<File<P>> {
+        let stage = &self.stage;
         let numbers = &mut self.numbers;
         let file = self.files.entry(number).or_insert_with(|| {
-            let file = sim.file(&Content::default(), 1 << 44).expect("a frame for a file");
+            let file = File::new(stage.clone(), P::Store::default(), 1 << 44).expect("a frame for a file");
             numbers.insert(file.id(), number);
             file
         });
@@ -158,7 +165,7 @@ impl<L: Locking> Replay<L> {
     }
 
     fn exec(&mut self, step: &Step, snapshot: &Snapshot, faults: &[Fault]) {
-        let mm = Mm::new(self.sim.clone(), Layout::default()).expect("a frame for an address space");
+        let mm = Mm::new(self.stage.clone(), Layout::default()).expect("a frame for an address space");
         for vma in &snapshot.vmas {
             let Ok(range) = Range::new(vma.vma.start, vma.vma.end) else { continue };
             let attr = self.attr_of(vma, range);
@@ -182,7 +189,7 @@ impl<L: Locking> Replay<L> {
         }
     }
 
-    fn attr_of(&mut self, vma: &SnapshotVma, range: Range) -> Attr<Sim> {
+    fn attr_of(&mut self, vma: &SnapshotVma, range: Range) -> Attr<P> {
         let flags = [
             ("gd", Flags::GROWS_DOWN),
             ("lo", Flags::LOCKED),

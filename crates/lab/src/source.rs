@@ -1,7 +1,7 @@
 //! Reading recordings, whole or as far as they go.
 
 use anyhow::{Context, Result};
-use spile_mmtrace::{Refused, Step, Trace};
+use spile_mmtrace::{Refused, Step};
 use std::path::{Path, PathBuf};
 
 /// A recording, and what is wrong with it.
@@ -21,9 +21,7 @@ pub struct Source {
 /// The file cannot be read, or nothing of it is a recording.
 pub fn open(path: &Path) -> Result<Source> {
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let (trace, torn) = Trace::salvage(&bytes);
-    let (steps, contradiction) = spile_mmtrace::steps_salvaged(&trace);
-    let torn = contradiction.or(torn);
+    let (steps, torn) = spile_mmtrace::salvaged(&bytes);
     if let (true, Some(torn)) = (steps.is_empty(), &torn) {
         anyhow::bail!("{}: {torn}", path.display());
     }

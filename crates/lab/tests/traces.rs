@@ -7,8 +7,9 @@
 //! **Mechanism.** [`spile_lab::replay`]. The controls change what is replayed or, in builds with seeded bugs, the merge rule, and must be found.
 
 use spile::{Locking, VmaRefcount};
-use spile_lab::replay::{FRAMES, Report};
+use spile_lab::replay::Report;
 use spile_mmtrace::{Call, Kind, Step, Trace, steps};
+use spile_sim::Sim;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,8 +17,14 @@ fn bundled(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../mmtrace/traces").join(format!("{name}.mmt.xz"))
 }
 
-fn replayed<L: Locking>(steps: &[Step], frames: u32) -> Report {
-    spile_lab::replay::replayed::<L>(steps, frames, &mut |_| ())
+/// On a machine that is watched.
+fn watched<L: Locking>(steps: &[Step], frames: u32) -> Report {
+    spile_lab::replay::replayed_on::<_, L>(Sim::builder().cpus(1).frames(frames).build(), steps, &mut |_| ())
+}
+
+/// On one that only counts.
+fn counted<L: Locking>(steps: &[Step]) -> Report {
+    spile_lab::replay::replayed::<L>(steps, &mut |_| ())
 }
 
 fn tell(name: &str, design: &str, report: &Report, seconds: f64) {
@@ -44,22 +51,22 @@ fn must_agree(report: &Report) {
     assert!(report.agrees(), "of snapshots {:?}, of lines {:?}, of results {:?}", report.snapshots, report.lines, report.calls);
 }
 
-fn whole<L: Locking>(path: &Path, frames: u32) -> Report {
+fn whole<L: Locking>(path: &Path, replayed: impl FnOnce(&[Step]) -> Report) -> Report {
     let trace = Trace::open(path).expect("a trace");
     let steps = steps(&trace).expect("a trace in order");
     let start = Instant::now();
-    let report = replayed::<L>(&steps, frames);
+    let report = replayed(&steps);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("?");
     tell(name, L::NAME, &report, start.elapsed().as_secs_f64());
     report
 }
 
 fn ls_agrees<L: Locking>() {
-    must_agree(&whole::<L>(&bundled("ls"), 10_000));
+    must_agree(&whole::<L>(&bundled("ls"), |steps| watched::<L>(steps, 10_000)));
 }
 
 fn redis_agrees<L: Locking>() {
-    must_agree(&whole::<L>(&bundled("redis"), 60_000));
+    must_agree(&whole::<L>(&bundled("redis"), |steps| watched::<L>(steps, 60_000)));
 }
 
 spile::test_each_design! {
@@ -70,7 +77,7 @@ spile::test_each_design! {
 
 #[test]
 fn fibers() {
-    must_agree(&whole::<VmaRefcount>(&bundled("fibers"), FRAMES));
+    must_agree(&whole::<VmaRefcount>(&bundled("fibers"), |steps| watched::<VmaRefcount>(steps, 100_000)));
 }
 
 /// All that can be found.
@@ -99,7 +106,7 @@ fn others_agree<L: Locking>() {
     // The largest take minutes in a build without optimisation.
     let limit = if cfg!(debug_assertions) { 600_000 } else { u64::MAX };
     for path in paths.iter().filter(|path| path.metadata().map_or(0, |data| data.len()) < limit) {
-        must_agree(&whole::<L>(path, FRAMES));
+        must_agree(&whole::<L>(path, counted::<L>));
     }
 }
 
@@ -113,7 +120,7 @@ fn a_missing_munmap_is_found() {
     let is_found = |at: &&usize| {
         let mut steps = steps.clone();
         steps.remove(**at);
-        let report = replayed::<VmaRefcount>(&steps, 60_000);
+        let report = counted::<VmaRefcount>(&steps);
         report.snapshots.1 < report.snapshots.0
     };
     let sample: Vec<_> = all.iter().step_by(if cfg!(debug_assertions) { 8 } else { 1 }).collect();

@@ -148,12 +148,12 @@ pub struct SnapshotVma {
     /// KiB of anonymous pages.
     pub anon_kib: u64,
     /// The kernel's two-letter flags, as in smaps.
-    pub flags: Vec<String>,
+    pub flags: Vec<[u8; 2]>,
 }
 
 impl SnapshotVma {
     /// Whether a flag is set: `gd`, `lo`, `dc`, ….
     pub fn has(&self, flag: &str) -> bool {
-        self.flags.iter().any(|have| have == flag)
+        self.flags.iter().any(|have| have == flag.as_bytes())
     }
 }

@@ -1,6 +1,6 @@
 //! Recorded address-space traces of real programs.
 //!
-//! **Guarantee.** A trace is either read whole or refused with the line at which it is wrong, and why. [`steps`] are in the order in which the
+//! **Guarantee.** A trace is either read whole or refused with the line at which it is wrong, and why; [`salvaged`] keeps what comes before. [`steps`] are in the order in which the
 //! kernel made the changes, not in which they were called or returned.
 //!
 //! **Mechanism.** A trace is text, usually compressed with xz: `#` lines, then a table of files (`f fN KIND`), then one event per line,
@@ -22,5 +22,5 @@ mod order;
 mod parse;
 
 pub use event::{Call, Event, Fault, FileArg, Op, Snapshot, SnapshotVma, VmaLine, What};
-pub use order::{Kind, Step, steps, steps_salvaged};
+pub use order::{Kind, Step, salvaged, steps};
 pub use parse::{Refused, Trace};

@@ -1,7 +1,7 @@
 //! Events in the order in which the kernel made the changes.
 
 use crate::event::{Call, Event, Fault, Op, Snapshot, VmaLine};
-use crate::parse::{Refused, Trace};
+use crate::parse::{Refused, Said, Trace, each_line};
 use std::collections::{HashMap, HashSet};
 
 /// Something to do to an address space, or to compare with it.
@@ -71,35 +71,57 @@ struct Order {
 ///
 /// [`Refused`] where the events contradict each other.
 pub fn steps(trace: &Trace) -> Result<Vec<Step>, Refused> {
-    match steps_salvaged(trace) {
-        (steps, None) => Ok(steps),
-        (_, Some(refused)) => Err(refused),
+    let mut order = Order::default();
+    trace.events.iter().cloned().try_for_each(|event| order.take(event))?;
+    Ok(order.finish())
+}
+
+/// The steps that the bytes of a file have, compressed with xz or not, up to where they are damaged, wrong or cut off, if they are: for files
+/// too large to have their events in memory, too.
+pub fn salvaged(bytes: &[u8]) -> (Vec<Step>, Option<Refused>) {
+    let mut order = Order::default();
+    let refused = each_line(bytes, |said| match said {
+        Said::Event(event) => order.take(event),
+        Said::Header(_) | Said::File(..) => Ok(()),
+    });
+    (order.finish(), refused.err())
+}
+
+/// Where an event is in the recording, and whose it is.
+#[derive(Clone, Copy)]
+struct At {
+    line: usize,
+    at_ns: u64,
+    tid: u32,
+}
+
+impl At {
+    fn step(self, mm: usize, kind: Kind) -> Step {
+        Step { line: self.line, at_ns: self.at_ns, tid: self.tid, mm, kind }
     }
 }
 
-/// As [`steps`], up to where the events contradict each other, if they do.
-pub fn steps_salvaged(trace: &Trace) -> (Vec<Step>, Option<Refused>) {
-    let mut order = Order::default();
-    let refused = trace.events.iter().try_for_each(|event| order.take(event)).err();
-    (order.steps.into_iter().flatten().collect(), refused)
-}
-
 impl Order {
-    fn take(&mut self, event: &Event) -> Result<(), Refused> {
-        let tid = event.tid;
-        match &event.op {
+    fn finish(self) -> Vec<Step> {
+        self.steps.into_iter().flatten().collect()
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Refused> {
+        let at = At { line: event.line, at_ns: event.at_ns, tid: event.tid };
+        let tid = at.tid;
+        match event.op {
             Op::ExecBegin => {
-                self.leave(event);
+                self.leave(at);
                 self.loading.insert(tid, Vec::new());
                 self.pending.remove(&tid);
             }
-            Op::Clone { child, flags } => self.clone(event, *child, *flags),
-            Op::Exit { .. } => self.leave(event),
+            Op::Clone { child, flags } => self.clone(at, child, flags),
+            Op::Exit { .. } => self.leave(at),
             Op::Call(call) => {
-                self.pending.insert(tid, Pending { call: call.clone(), placed: None });
+                self.pending.insert(tid, Pending { call, placed: None });
             }
-            Op::Return(result) => self.returned(event, *result)?,
-            Op::Lock { acquired: true, write: true, other: false, failed: false } => self.locked(event),
+            Op::Return(result) => self.returned(at, result)?,
+            Op::Lock { acquired: true, write: true, other: false, failed: false } => self.locked(at),
             Op::Lock { acquired: true, write: true, other: true, .. } => {
                 self.strangers.insert(tid);
                 self.elsewhere.insert(tid, self.steps.len());
@@ -110,24 +132,24 @@ impl Order {
             }
             Op::Lock { .. } | Op::Other(_) => {}
             Op::Vma(_) if self.loading.contains_key(&tid) || self.strangers.contains(&tid) => {}
-            Op::Vma(vma) => self.step(event, Kind::Vma(*vma)),
+            Op::Vma(vma) => self.step(at, Kind::Vma(vma)),
             Op::Fault(fault) => match self.loading.get_mut(&tid) {
-                Some(faults) => faults.push(*fault),
-                None => self.step(event, Kind::Fault(*fault)),
+                Some(faults) => faults.push(fault),
+                None => self.step(at, Kind::Fault(fault)),
             },
             Op::Snapshot(snapshot) if snapshot.exec => {
                 let faults = self.loading.remove(&tid).unwrap_or_default();
                 self.enter_new(tid);
-                self.step(event, Kind::Exec(snapshot.clone(), faults));
+                self.step(at, Kind::Exec(snapshot, faults));
             }
-            Op::Snapshot(snapshot) => self.step(event, Kind::Compare(snapshot.clone())),
+            Op::Snapshot(snapshot) => self.step(at, Kind::Compare(snapshot)),
         }
         Ok(())
     }
 
-    fn step(&mut self, event: &Event, kind: Kind) {
-        let Some(&mm) = self.spaces.get(&event.tid) else { return };
-        self.steps.push(Some(Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind }));
+    fn step(&mut self, at: At, kind: Kind) {
+        let Some(&mm) = self.spaces.get(&at.tid) else { return };
+        self.steps.push(Some(at.step(mm, kind)));
     }
 
     fn enter_new(&mut self, tid: u32) -> usize {
@@ -143,54 +165,54 @@ impl Order {
     }
 
     /// The thread no longer uses its address space.
-    fn leave(&mut self, event: &Event) {
-        let Some(&mm) = self.spaces.get(&event.tid) else { return };
+    fn leave(&mut self, at: At) {
+        let Some(&mm) = self.spaces.get(&at.tid) else { return };
         let users = self.users.get_mut(&mm).expect("a space in use has users");
         *users -= 1;
         if *users == 0 {
-            self.step(event, Kind::Gone);
+            self.step(at, Kind::Gone);
         }
-        self.spaces.remove(&event.tid);
+        self.spaces.remove(&at.tid);
     }
 
-    fn clone(&mut self, event: &Event, child: u32, flags: u64) {
-        let Some(&mm) = self.spaces.get(&event.tid) else { return };
+    fn clone(&mut self, at: At, child: u32, flags: u64) {
+        let Some(&mm) = self.spaces.get(&at.tid) else { return };
         if flags & CLONE_VM != 0 {
             return self.enter(child, mm);
         }
         let copy = self.enter_new(child);
-        let step = Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind: Kind::Fork { child: copy } };
-        match self.elsewhere.remove(&event.tid) {
+        let step = at.step(mm, Kind::Fork { child: copy });
+        match self.elsewhere.remove(&at.tid) {
             Some(place) => self.steps[place] = Some(step),
             None => self.steps.push(Some(step)),
         }
     }
 
     /// The lock was taken for writing: the call's change is made now. Its result comes later.
-    fn locked(&mut self, event: &Event) {
-        let Some(pending) = self.pending.get_mut(&event.tid).filter(|pending| pending.placed.is_none()) else { return };
+    fn locked(&mut self, at: At) {
+        let Some(pending) = self.pending.get_mut(&at.tid).filter(|pending| pending.placed.is_none()) else { return };
         pending.placed = Some(self.steps.len());
         // A prctl has no line for its return.
         let named = matches!(pending.call, Call::AnonName { .. }).then(|| pending.call.clone());
         match named {
             Some(call) => {
-                self.pending.remove(&event.tid);
-                self.step(event, Kind::Call(call, Ok(0)));
+                self.pending.remove(&at.tid);
+                self.step(at, Kind::Call(call, Ok(0)));
             }
             None => self.steps.push(None),
         }
     }
 
-    fn returned(&mut self, event: &Event, result: Result<u64, i32>) -> Result<(), Refused> {
-        let Some(Pending { call, placed }) = self.pending.remove(&event.tid) else {
-            return if self.spaces.contains_key(&event.tid) {
-                Err(Refused::at(event.line, "a call returns that never began"))
+    fn returned(&mut self, at: At, result: Result<u64, i32>) -> Result<(), Refused> {
+        let Some(Pending { call, placed }) = self.pending.remove(&at.tid) else {
+            return if self.spaces.contains_key(&at.tid) {
+                Err(Refused::at(at.line, "a call returns that never began"))
             } else {
                 Ok(())
             };
         };
-        let Some(&mm) = self.spaces.get(&event.tid) else { return Ok(()) };
-        let step = Some(Step { line: event.line, at_ns: event.at_ns, tid: event.tid, mm, kind: Kind::Call(call, result) });
+        let Some(&mm) = self.spaces.get(&at.tid) else { return Ok(()) };
+        let step = Some(at.step(mm, Kind::Call(call, result)));
         match placed {
             Some(place) => self.steps[place] = step,
             None => self.steps.push(step),

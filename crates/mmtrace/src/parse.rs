@@ -63,67 +63,76 @@ impl Trace {
     ///
     /// As [`open`](Self::open).
     pub fn read(bytes: &[u8]) -> Result<Self, Refused> {
-        match Self::salvage(bytes) {
-            (trace, None) => Ok(trace),
-            (_, Some(refused)) => Err(refused),
-        }
-    }
-
-    /// As [`read`](Self::read), up to where the bytes are damaged or cut off, if they are.
-    pub fn salvage(bytes: &[u8]) -> (Self, Option<Refused>) {
         let mut trace = Self { header: Vec::new(), files: BTreeMap::new(), events: Vec::new() };
-        let mut plain = Vec::new();
-        let mut damaged = None;
-        let bytes = if bytes.starts_with(&XZ) {
-            damaged = lzma_rs::xz_decompress(&mut BufReader::new(bytes), &mut plain).err();
-            plain.as_slice()
-        } else {
-            bytes
-        };
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => {
-                let why = format!("byte {} is not text; is this a trace in the format mmtrace 1?", error.valid_up_to());
-                return (trace, Some(Refused::at(0, why)));
+        let Self { header, files, events } = &mut trace;
+        let sort = |line| {
+            match line {
+                Said::Header(text) => header.push(text),
+                Said::File(number, kind) => _ = files.insert(number, kind),
+                Said::Event(event) => events.push(event),
             }
+            Ok(())
         };
-        let refused = trace.take(text).err();
-        // Who damaged the one has cut off the other.
-        let damaged =
-            damaged.map(|error| Refused::at(0, format!("the xz data is damaged or cut off ({error:?}); fetch the file again")));
-        (trace, damaged.or(refused))
+        each_line(bytes, sort)?;
+        Ok(trace)
     }
+}
 
-    /// Takes what `text` has, up to where it is wrong.
-    fn take(&mut self, text: &str) -> Result<(), Refused> {
-        let trace = self;
-        if !text.starts_with("#mmtrace 1\n") {
-            return Err(Refused::at(1, "a trace begins with `#mmtrace 1`; this is another format, or another version of it"));
-        }
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let (text, rest) = text.split_at(whole);
-        let mut at_ns = 0;
-        let mut lines = text.lines().enumerate().map(|(i, line)| Line { number: i + 1, words: line.split(' ').collect() });
-        while let Some(line) = lines.next() {
-            match line.words[0] {
-                "f" => {
-                    let number = line.file(1)?;
-                    trace.files.insert(number, line.word(2)?.to_string());
-                }
-                mark if mark.starts_with('#') => trace.header.push(line.words.join(" ").split_off(1)),
-                _ => {
-                    at_ns += line.decimal(0)?;
-                    let tid = line.decimal(1)? as u32;
-                    let op = if line.word(2)? == "S" { line.snapshot(&mut lines)? } else { line.op()? };
-                    trace.events.push(Event { line: line.number, at_ns, tid, op });
-                }
-            }
-        }
-        if !rest.is_empty() {
-            return Err(Refused::at(text.lines().count() + 1, "the last line is cut off; the recording was not finished"));
-        }
-        Ok(())
+/// What a line, or the lines of a snapshot, say.
+pub(crate) enum Said {
+    Header(String),
+    File(u32, String),
+    Event(Event),
+}
+
+/// Reads the bytes of a file, compressed with xz or not, and passes on what they say, up to where they are wrong or `take` refuses.
+pub(crate) fn each_line(bytes: &[u8], take: impl FnMut(Said) -> Result<(), Refused>) -> Result<(), Refused> {
+    let mut plain = Vec::new();
+    let mut damaged = None;
+    let bytes = if bytes.starts_with(&XZ) {
+        damaged = lzma_rs::xz_decompress(&mut BufReader::new(bytes), &mut plain).err();
+        plain.as_slice()
+    } else {
+        bytes
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let why = format!("byte {} is not text; is this a trace in the format mmtrace 1?", error.valid_up_to());
+        Refused::at(0, why)
+    });
+    let refused = text.and_then(|text| each_line_of(text, take));
+    match damaged {
+        // Who damaged the one has cut off the other.
+        Some(error) => Err(Refused::at(0, format!("the xz data is damaged or cut off ({error:?}); fetch the file again"))),
+        None => refused,
     }
+}
+
+fn each_line_of(text: &str, mut take: impl FnMut(Said) -> Result<(), Refused>) -> Result<(), Refused> {
+    if !text.starts_with("#mmtrace 1\n") {
+        return Err(Refused::at(1, "a trace begins with `#mmtrace 1`; this is another format, or another version of it"));
+    }
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let (text, rest) = text.split_at(whole);
+    let mut at_ns = 0u64;
+    let mut lines = text.lines().enumerate().map(|(i, line)| Line { number: i + 1, words: line.split(' ').collect() });
+    while let Some(line) = lines.next() {
+        let said = match line.words[0] {
+            "f" => Said::File(line.file(1)?, line.word(2)?.to_string()),
+            mark if mark.starts_with('#') => Said::Header(line.words.join(" ").split_off(1)),
+            _ => {
+                let Some(now) = at_ns.checked_add(line.decimal(0)?) else { return line.refuse("time overflows") };
+                at_ns = now;
+                let tid = line.decimal32(1)?;
+                let op = if line.word(2)? == "S" { line.snapshot(&mut lines)? } else { line.op()? };
+                Said::Event(Event { line: line.number, at_ns, tid, op })
+            }
+        };
+        take(said)?;
+    }
+    if !rest.is_empty() {
+        return Err(Refused::at(text.lines().count() + 1, "the last line is cut off; the recording was not finished"));
+    }
+    Ok(())
 }
 
 struct Line<'t> {
@@ -159,8 +168,20 @@ impl<'t> Line<'t> {
         self.number(i, 16)
     }
 
+    /// A number of at most 32 bits.
+    fn small(&self, i: usize, radix: u32) -> Result<u32, Refused> {
+        match u32::try_from(self.number(i, radix)?) {
+            Ok(number) => Ok(number),
+            Err(_) => self.refuse(format!("`{}` does not fit into 32 bits", self.words[i])),
+        }
+    }
+
+    fn decimal32(&self, i: usize) -> Result<u32, Refused> {
+        self.small(i, 10)
+    }
+
     fn bits(&self, i: usize) -> Result<u32, Refused> {
-        Ok(self.hex(i)? as u32)
+        self.small(i, 16)
     }
 
     /// `fN`.
@@ -176,7 +197,7 @@ impl<'t> Line<'t> {
         let name = self.word(2)?;
         Ok(match name {
             "x" => Op::ExecBegin,
-            "c" => Op::Clone { child: self.decimal(3)? as u32, flags: self.hex(4)? },
+            "c" => Op::Clone { child: self.decimal32(3)?, flags: self.hex(4)? },
             "e" => Op::Exit { last: self.words.get(3) == Some(&"g") },
             "=" => Op::Return(self.result()?),
             "V" => Op::Vma(self.vma(3)?),
@@ -197,8 +218,11 @@ impl<'t> Line<'t> {
     }
 
     fn fault(&self, kernel: bool) -> Result<Fault, Refused> {
-        let bits = self.hex(4)?;
-        Ok(Fault { page: self.hex(3)?, present: bits & 1 != 0, write: bits & 2 != 0, exec: bits & 0x10 != 0, kernel })
+        let (page, bits) = (self.hex(3)?, self.hex(4)?);
+        if page >= 1 << (64 - 12) {
+            return self.refuse(format!("`{page:x}` is no page of an address space of 64 bits"));
+        }
+        Ok(Fault { page, present: bits & 1 != 0, write: bits & 2 != 0, exec: bits & 0x10 != 0, kernel })
     }
 
     fn lock(&self, name: &str) -> Result<Op, Refused> {
@@ -290,7 +314,10 @@ impl<'t> Line<'t> {
             let Some(line) = lines.next().filter(|line| line.words[0] == "v") else {
                 return self.refuse(format!("{count} mappings are announced and {} follow; the trace is cut off", vmas.len()));
             };
-            let flags = line.words.get(9).map_or(Vec::new(), |flags| flags.split(',').map(str::to_string).collect());
+            let flags = line
+                .words
+                .get(9)
+                .map_or(Vec::new(), |flags| flags.split(',').filter_map(|flag| flag.as_bytes().try_into().ok()).collect());
             vmas.push(SnapshotVma { vma: line.vma(1)?, rss_kib: line.decimal(6)?, anon_kib: line.decimal(7)?, flags });
         }
         Ok(Op::Snapshot(Snapshot { exec, vmas }))

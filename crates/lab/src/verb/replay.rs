@@ -3,7 +3,7 @@
 use super::End;
 use crate::design::{self, Design};
 use crate::output::{self, grouped};
-use crate::replay::{FRAMES, Report};
+use crate::replay::Report;
 use crate::source::{self, Source};
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,7 +68,7 @@ fn row(source: &Source, design: &Design) -> Row {
     let bar = ProgressBar::new(source.steps.len() as u64).with_style(ProgressStyle::with_template(style).expect("a template"));
     bar.set_message(format!("{} {}", source.name, design.name));
     let start = Instant::now();
-    let report = (design.replay)(&source.steps, FRAMES, &mut |done| bar.set_position(done as u64));
+    let report = (design.replay)(&source.steps, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     let torn = source.torn.as_ref().map(ToString::to_string);
     Row { trace: source.name.clone(), design: design.name, report, torn, seconds: start.elapsed().as_secs_f64() }

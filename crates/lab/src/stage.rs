@@ -1,0 +1,57 @@
+//! Where recordings are replayed: the watched machine, or the one that only counts.
+//!
+//! **Guarantee.** A replay is the same on both, but for what is checked on the way and how long it takes.
+
+use crate::lean::Lean;
+use spile::Platform;
+use spile_sim::Sim;
+
+/// A machine that a recording can be replayed on.
+pub trait Stage: Platform<Store: Default> {
+    /// Runs `program` as the CPU with this number.
+    fn run<T>(&self, cpu: usize, program: impl FnOnce() -> T) -> T;
+
+    /// Flushes of translation caches so far, and requests to other CPUs for them.
+    fn flushes(&self) -> (u64, u64);
+
+    /// Lets everything that waits for a grace period come home, and checks that nothing is missing. With all spaces and files gone.
+    ///
+    /// # Panics
+    ///
+    /// If something is.
+    fn finish(&self);
+}
+
+impl Stage for Sim {
+    fn run<T>(&self, cpu: usize, program: impl FnOnce() -> T) -> T {
+        self.run_on(cpu, |_| program())
+    }
+
+    fn flushes(&self) -> (u64, u64) {
+        let counts = self.counts();
+        (counts.flushes, counts.ipis)
+    }
+
+    fn finish(&self) {
+        Sim::finish(self);
+    }
+}
+
+impl Stage for Lean {
+    fn run<T>(&self, cpu: usize, program: impl FnOnce() -> T) -> T {
+        self.as_cpu(cpu, program)
+    }
+
+    /// It has no translation caches, so nobody is asked.
+    fn flushes(&self) -> (u64, u64) {
+        (Lean::flushes(self), 0)
+    }
+
+    fn finish(&self) {
+        self.rcu().barrier();
+        self.shared().relieve(self);
+        self.rcu().barrier();
+        self.shared().relieve(self);
+        assert_eq!(self.in_use(), 0, "frames or tables were forgotten");
+    }
+}
