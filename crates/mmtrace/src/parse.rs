@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_small_trace_is_read() {
-        let trace = Trace::parse(SMALL).unwrap();
+        let trace = Trace::read(SMALL.as_bytes()).unwrap();
         assert_eq!(trace.events.len(), 7);
         assert_eq!(trace.files[&1], "exe");
         let Op::Snapshot(snapshot) = &trace.events[3].op else { panic!("the fourth event is the snapshot") };
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let refused = |text: &str| Trace::parse(text).unwrap_err();
+        let refused = |text: &str| Trace::read(text.as_bytes()).unwrap_err();
         assert_eq!(refused("#mmtrace 2\n").line, 1);
         assert_eq!(refused("#mmtrace 1\n0 1 P zz 4\n").line, 2);
         assert_eq!(refused("#mmtrace 1\n0 1 munmap 1000\n").line, 2);

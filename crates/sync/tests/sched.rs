@@ -497,3 +497,58 @@ fn yield_points_per_second() {
     let runs = explore(0..2_000, Strategy::Random, |run| two_adders(run, 1, add_whole)).expect_ok().passed;
     println!("{:.0} short runs per second", runs as f64 / started.elapsed().as_secs_f64());
 }
+
+#[test]
+fn who_sleeps_is_not_chosen_until_it_is_woken() {
+    for strategy in STRATEGIES.into_iter().chain([Strategy::Stretches { mean: 4 }]) {
+        let done = Mutex::new(false);
+        let steps = AtomicU32::new(0);
+        let outcome = Run::new(3)
+            .strategy(strategy)
+            .spawn("sleeper", || {
+                while !*done.lock().unwrap() {
+                    sched::sleep();
+                }
+                assert_eq!(steps.load(Relaxed), 50);
+            })
+            .spawn("worker", || {
+                (0..50).for_each(|_| _ = steps.fetch_add(1, Relaxed));
+                *done.lock().unwrap() = true;
+                sched::wake(0);
+                sched::wake(0);
+            })
+            .run()
+            .expect_ok();
+        assert_eq!(outcome.steps(), 51, "a sleeper takes no steps");
+    }
+}
+
+#[test]
+fn a_sleep_that_nobody_ends_is_told() {
+    let outcome = Run::new(0).spawn("sleeper", sched::sleep).spawn("worker", || ()).run();
+    assert!(matches!(outcome.failure(), Some(Failure::Stuck { .. })), "{outcome}");
+    assert!(outcome.to_string().contains("'sleeper' before spin"), "{outcome}");
+}
+
+#[test]
+fn accesses_are_charged_to_classes() {
+    const BEFORE: u32 = line!() + 8;
+    #[repr(align(64))]
+    struct Apart(AtomicU32);
+    let (ours, theirs) = (Apart(AtomicU32::new(0)), Apart(AtomicU32::new(0)));
+    // The first line below is of class 1, the second of class 2, and the third of whatever its cache line is.
+    let outcome = Run::new(0)
+        .classify(|at| [1, 2].into_iter().find(|n| at.line() == BEFORE + u32::from(*n)))
+        .spawn("all", || {
+            // These lines are counted from the constant above.
+            ours.0.store(1, Relaxed);
+            theirs.0.store(1, Relaxed);
+            let sum: u32 = [&ours, &theirs, &theirs].iter().map(|one| one.0.load(Relaxed)).sum();
+            assert_eq!(sum, 3);
+            let classes = sched::counters_by_class().unwrap();
+            assert_eq!(classes.map(|class| (class.stores, class.loads))[..4], [(0, 0), (1, 1), (1, 2), (0, 0)]);
+            assert_eq!(sched::counters().unwrap().ops, 5);
+        })
+        .run();
+    outcome.expect_ok();
+}

@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<End> {
             threads.push(step.tid);
         }
     }
-    let mut replay = Replay::<_, VmaRefcount>::new(Lean::new(1, FRAMES, false));
+    let mut replay = Replay::<_, VmaRefcount>::new(Lean::new(1, FRAMES, false), &until);
     replay.advance(&until, &mut |_| ());
     let mut shown = 0;
     for (mm, mappings) in replay.mappings() {

@@ -121,7 +121,7 @@ fn print(rows: &[Row]) {
 fn tell_differences(rows: &[Row]) -> bool {
     let bad: Vec<_> = rows.iter().filter(|row| !row.report.agrees()).collect();
     for Row { trace, design, report, .. } in &bad {
-        let first = report.differences.first().map_or("and nothing was told", String::as_str);
+        let first = report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
         eprintln!("{trace}, {design}: differs from the kernel: {first}");
     }
     bad.is_empty()

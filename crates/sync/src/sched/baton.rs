@@ -8,7 +8,7 @@
 //! a mutex that is never contended, for the holder alone locks it. A failure is written into the state; whoever gets the
 //! baton afterwards unwinds with a private payload (which bypasses the panic hook), and as it ends passes the baton on.
 
-use super::lines::Counters;
+use super::lines::{CLASSES, Counters};
 use super::outcome::{Failure, Outcome};
 use super::run::Run;
 use super::state::{Place, State};
@@ -151,7 +151,7 @@ impl Baton {
             steps: state.steps,
             switches: state.switches,
             failure: state.failure.take(),
-            counters: state.lines.counters().to_vec(),
+            counters: state.lines.of_each_cpu(),
             names: self.names.clone(),
             trace: std::mem::take(&mut state.trace).into(),
         }
@@ -161,8 +161,27 @@ impl Baton {
         self.state().write(me, What::Label(text), at);
     }
 
-    pub(super) fn counters(&self, me: usize) -> Counters {
-        self.state().lines.counters()[self.cpus[me]]
+    pub(super) fn counters(&self, me: usize) -> [Counters; CLASSES] {
+        self.state().lines.counters(self.cpus[me])
+    }
+
+    /// Gives the baton to somebody else until `me` is woken.
+    pub(super) fn sleep(&self, me: usize, at: Place) {
+        let mut state = self.state();
+        if state.failure.is_none() && !panicking() {
+            state.standing[me] = Some((Op::Spin, at));
+            if state.sleeps(me) {
+                let next = state.next(None);
+                state = self.yield_to(state, me, next);
+            } else {
+                state.failure = Some(state.stuck(&self.names));
+            }
+        }
+        self.unwind_if_failed(state);
+    }
+
+    pub(super) fn wake(&self, thread: usize) {
+        self.state().wakes(thread);
     }
 
     pub(super) fn cpu(&self, me: usize) -> usize {
@@ -234,6 +253,7 @@ impl Baton {
     fn end(&self, me: usize, payload: Option<Box<dyn Any + Send>>) {
         let mut state = self.state();
         state.live.retain(|&thread| thread != me);
+        let others = state.sleeps(me);
         if let Some(payload) = payload
             && !payload.is::<Stop>()
             && state.failure.is_none()
@@ -243,6 +263,9 @@ impl Baton {
         }
         if state.live.is_empty() {
             return;
+        }
+        if !others && state.failure.is_none() {
+            state.failure = Some(state.stuck(&self.names));
         }
         let next = if state.failure.is_some() { state.after(me) } else { state.next(None) };
         state.switches += 1;

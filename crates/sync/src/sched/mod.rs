@@ -26,7 +26,7 @@ mod state;
 mod story;
 mod strategy;
 
-pub use lines::{Counters, LineId};
+pub use lines::{CLASSES, Classify, Counters, LineId};
 pub use outcome::{Failure, Outcome, Standing};
 pub use run::{Explored, Run, explore};
 pub use story::{Event, Op, What};
@@ -77,7 +77,27 @@ pub fn label(text: impl Display) {
 /// What the current simulated CPU has done so far; none outside a run. The difference of two snapshots is the price of
 /// what lies between them, provided that the CPU runs one simulated thread.
 pub fn counters() -> Option<Counters> {
+    counters_by_class().map(|classes| classes.into_iter().sum())
+}
+
+/// The same by the classes of [`Run::classify`].
+pub fn counters_by_class() -> Option<[Counters; CLASSES]> {
     baton::with_current(|baton, me| baton.counters(me))
+}
+
+/// Sleeps until [`wake`]: the strategy chooses among the others. A program's own waits are quicker so than by spinning, and are no steps. Returns
+/// at once outside a run. Who waits looks, and sleeps if it must: nothing comes between, for to look at what is no atomic of a run is no yield point.
+///
+/// If nobody is awake the run has failed.
+#[track_caller]
+pub fn sleep() {
+    let at = Location::caller();
+    baton::with_current(|baton, me| baton.sleep(me, at));
+}
+
+/// Ends the sleep of the thread with this index, if it sleeps. No yield point.
+pub fn wake(thread: usize) {
+    baton::with_current(|baton, _| baton.wake(thread));
 }
 
 /// Index of the current simulated thread, in order of its spawning; none outside a run.

@@ -1,7 +1,7 @@
 //! Setting up a run, and many runs one after the other.
 
 use super::baton::{Baton, silence_panics};
-use super::lines::CPUS_MAX;
+use super::lines::{CPUS_MAX, Classify};
 use super::outcome::Outcome;
 use super::strategy::Strategy;
 use std::fmt;
@@ -32,6 +32,7 @@ pub struct Run<'env> {
     pub(super) steps_max: u64,
     pub(super) steps_expected: Option<u64>,
     pub(super) events_max: usize,
+    pub(super) classify: Option<Classify>,
     cpus: Option<usize>,
     threads: Vec<Simulated<'env>>,
 }
@@ -51,6 +52,7 @@ impl<'env> Run<'env> {
             steps_max: 100_000,
             steps_expected: None,
             events_max: 10_000,
+            classify: None,
             cpus: None,
             threads: Vec::new(),
         }
@@ -77,6 +79,12 @@ impl<'env> Run<'env> {
     /// How many of the last events to keep for the story; 10,000 unless told.
     pub fn keep_events(mut self, events: usize) -> Self {
         self.events_max = events;
+        self
+    }
+
+    /// Charges accesses to classes, too: [`counters_by_class`](super::counters_by_class).
+    pub fn classify(mut self, classify: Classify) -> Self {
+        self.classify = Some(classify);
         self
     }
 

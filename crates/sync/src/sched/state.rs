@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) lines: Lines,
     /// Threads that have not ended, sorted.
     pub(super) live: Vec<usize>,
+    /// Of these, those that do not sleep, sorted.
+    awake: Vec<usize>,
     /// What each thread was last about to do.
     pub(super) standing: Vec<Option<(Op, Place)>>,
     pub(super) steps: u64,
@@ -39,8 +41,9 @@ impl State {
     pub(super) fn new(run: &Run<'_>, threads: usize, cpus: usize) -> Self {
         Self {
             policy: run.strategy.policy(run.seed, threads, run.steps_expected),
-            lines: Lines::new(cpus),
+            lines: Lines::new(cpus, run.classify),
             live: (0..threads).collect(),
+            awake: (0..threads).collect(),
             standing: vec![None; threads],
             steps: 0,
             steps_max: run.steps_max,
@@ -54,7 +57,20 @@ impl State {
 
     /// The strategy's choice; `me` is the thread that asks, none when it ended or none has started.
     pub(super) fn next(&mut self, me: Option<usize>) -> usize {
-        self.policy.pick(me, self.steps, &self.live)
+        self.policy.pick(me, self.steps, &self.awake)
+    }
+
+    /// Takes `me`, which sleeps or has ended, out of those who are chosen from. Whether there are others.
+    pub(super) fn sleeps(&mut self, me: usize) -> bool {
+        self.awake.retain(|&thread| thread != me);
+        !self.awake.is_empty()
+    }
+
+    /// `thread` can go on, if it has not ended.
+    pub(super) fn wakes(&mut self, thread: usize) {
+        if let (true, Err(place)) = (self.live.contains(&thread), self.awake.binary_search(&thread)) {
+            self.awake.insert(place, thread);
+        }
     }
 
     /// The live thread after `me`, in a circle: the order in which threads unwind.
@@ -66,7 +82,7 @@ impl State {
     /// Charges `op` to the CPU, writes it down and tells the strategy.
     pub(super) fn perform(&mut self, me: usize, cpu: usize, op: Op, address: usize, at: Place) {
         self.steps += 1;
-        let what = match self.lines.access(cpu, op, address) {
+        let what = match self.lines.access(cpu, op, address, at) {
             Some((line, transfer)) => What::Access { op, line, transfer },
             None => What::Pause(op),
         };

@@ -14,6 +14,11 @@
 pub enum Strategy {
     /// A random walk. The likelihood of a switch is itself drawn by the seed.
     Random,
+    /// A random walk that switches at one point in so many: for long programs whose costs are wanted, not their mistakes.
+    Stretches {
+        /// How many points, on average, a thread does in a row; not 0.
+        mean: u64,
+    },
     /// Random priorities with `depth - 1` random changes: finds bugs that need `depth` ordered events.
     Pct {
         /// How many ordering constraints the bug looked for has; 2 or 3 for most.
@@ -21,7 +26,7 @@ pub enum Strategy {
     },
 }
 
-/// What the scheduler asks of a strategy. `live` is sorted, not empty, and holds the threads that have not ended.
+/// What the scheduler asks of a strategy. `live` is sorted, not empty, and holds the threads that can go on.
 pub(super) trait Policy: Send {
     /// The thread to run next, after `steps` steps; `me` is the current one, none when it ended or none has started.
     fn pick(&mut self, me: Option<usize>, steps: u64, live: &[usize]) -> usize;
@@ -39,6 +44,7 @@ impl Strategy {
         let rng = Rng::new(seed);
         match self {
             Self::Random => Box::new(Random::new(rng, threads)),
+            Self::Stretches { mean } => Box::new(Random::with_stretch(rng, threads, mean)),
             Self::Pct { depth } => Box::new(Pct::new(rng, threads, depth, expected)),
         }
     }
@@ -85,12 +91,13 @@ impl Random {
     const FAIR: u64 = 16;
 
     fn new(mut rng: Rng, threads: usize) -> Self {
-        Self {
-            stretch: Self::STRETCHES[rng.index(Self::STRETCHES.len())],
-            rng,
-            waiting: vec![false; threads],
-            ready: Vec::with_capacity(threads),
-        }
+        let stretch = Self::STRETCHES[rng.index(Self::STRETCHES.len())];
+        Self::with_stretch(rng, threads, stretch)
+    }
+
+    fn with_stretch(rng: Rng, threads: usize, stretch: u64) -> Self {
+        assert!(stretch > 0, "a thread does at least one step");
+        Self { stretch, rng, waiting: vec![false; threads], ready: Vec::with_capacity(threads) }
     }
 
     fn stays(&mut self, me: usize) -> bool {

@@ -1,0 +1,77 @@
+//! A recorded program, run through the core.
+//!
+//! **Guarantee.** Every call and fault of the recording is made; what differs from what the kernel had is counted and told with its line. Done one
+//! after the other they come in the order in which the kernel made the changes.
+//!
+//! **Mechanism.** [`program`] has the address spaces and knows what a step does; this file makes the steps in order.
+
+mod program;
+mod report;
+
+pub(crate) use program::Program;
+pub use report::{Difference, Report};
+
+use crate::lean::Lean;
+use crate::stage::Stage;
+use spile::{Locking, Mapping};
+use spile_mmtrace::Step;
+use std::collections::BTreeMap;
+
+/// The memory of the machine that programs are replayed on, in frames: as much as the largest recording needs, and more. It is not there before it is used.
+pub const FRAMES: u32 = 500_000;
+/// So many steps are made between two words to who shows progress.
+const STRIDE: usize = 1024;
+
+/// All of `steps` under one design on a machine that only counts; `progress` is told how many are done.
+pub fn replayed<L: Locking>(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+    replayed_on::<_, L>(Lean::new(1, FRAMES, false), steps, progress)
+}
+
+/// The same on this machine.
+pub fn replayed_on<P: Stage, L: Locking>(stage: P, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+    let mut replay = Replay::<P, L>::new(stage, steps);
+    replay.advance(steps, progress);
+    replay.finish()
+}
+
+/// Makes the steps of a recording one after the other, on one CPU.
+pub struct Replay<P: Stage, L: Locking> {
+    program: Program<P, L>,
+    report: Report,
+}
+
+impl<P: Stage, L: Locking> Replay<P, L> {
+    /// Of a program that will make these steps, on this machine.
+    pub fn new(stage: P, steps: &[Step]) -> Self {
+        Self { program: Program::new(stage, steps), report: Report::default() }
+    }
+
+    /// Makes `steps`, which come after those made before.
+    pub fn advance(&mut self, steps: &[Step], progress: &mut dyn FnMut(usize)) {
+        let Self { program, report } = self;
+        let mut done = 0;
+        for some in steps.chunks(STRIDE) {
+            program.stage().run(0, || some.iter().for_each(|step| program.step(step, report)));
+            done += some.len();
+            progress(done);
+        }
+    }
+
+    /// Nothing comes any more: what was found.
+    ///
+    /// # Panics
+    ///
+    /// If memory is missing then.
+    pub fn finish(self) -> Report {
+        let Self { program, mut report } = self;
+        let stage = program.stage().clone();
+        let counted = program.finish();
+        report.note(counted, stage.flushes());
+        report
+    }
+
+    /// The mappings of each address space, by its number.
+    pub fn mappings(&self) -> BTreeMap<usize, Vec<Mapping>> {
+        self.program.mappings()
+    }
+}

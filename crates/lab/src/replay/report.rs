@@ -1,0 +1,101 @@
+//! What a replay found.
+
+use serde::Serialize;
+use spile::Counters;
+use spile_mmtrace::Step;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// So many differences are told.
+const TOLD: usize = 20;
+
+/// What a replay found. Pairs are how many there were, and how many of them were as they should be.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Steps made.
+    pub steps: usize,
+    /// Exit snapshots, and those that are the same in every mapping.
+    pub snapshots: (usize, usize),
+    /// `V` lines, and those that agree.
+    pub lines: (usize, usize),
+    /// Calls, and those with the recorded result.
+    pub calls: (usize, usize),
+    /// Faults, and those that were allowed.
+    pub faults: (usize, usize),
+    /// Mappings with anonymous pages in exit snapshots, and those within one per cent or one page.
+    pub anon: (usize, usize),
+    /// Mappings with file pages in exit snapshots, and those that the pages touched and a window around each explain.
+    pub file: (usize, usize),
+    /// What the address spaces counted, all together.
+    pub counters: BTreeMap<&'static str, u64>,
+    /// Flushes of translation caches.
+    pub flushes: u64,
+    /// Requests to other CPUs for them; on a machine without such caches there are none.
+    pub ipis: u64,
+    /// The first differences.
+    pub differences: Vec<Difference>,
+}
+
+/// Something that is not as the kernel had it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Of the recording.
+    pub line: usize,
+    /// Of the recording.
+    pub thread: u32,
+    /// The number of the address space.
+    pub space: usize,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, thread {}, space {}: {}", self.line, self.thread, self.space, self.what)
+    }
+}
+
+/// Counts one, good or not; whether it is.
+pub(crate) fn count(of: &mut (usize, usize), good: bool) -> bool {
+    of.0 += 1;
+    of.1 += usize::from(good);
+    good
+}
+
+impl Report {
+    /// Whether nothing differs that must not: snapshots, results of calls, and all but one in two hundred of the kernel's lines.
+    pub fn agrees(&self) -> bool {
+        let all_good = |(all, good)| all == good;
+        let (lines, good) = self.lines;
+        all_good(self.snapshots) && all_good(self.calls) && lines - good <= (lines / 200).max(2)
+    }
+
+    pub(crate) fn differ(&mut self, step: &Step, what: String) {
+        if self.differences.len() < TOLD {
+            self.differences.push(Difference { line: step.line, thread: step.tid, space: step.mm, what });
+        }
+    }
+
+    /// Takes in what another CPU found.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.snapshots, other.snapshots),
+            (&mut self.lines, other.lines),
+            (&mut self.calls, other.calls),
+            (&mut self.faults, other.faults),
+            (&mut self.anon, other.anon),
+            (&mut self.file, other.file),
+        ];
+        pairs.into_iter().for_each(|(ours, theirs)| *ours = (ours.0 + theirs.0, ours.1 + theirs.1));
+        self.steps += other.steps;
+        self.differences.extend(other.differences);
+        self.differences.sort_by_key(|difference| difference.line);
+        self.differences.truncate(TOLD);
+    }
+
+    /// Takes in what was counted.
+    pub(crate) fn note(&mut self, counted: Counters, (flushes, ipis): (u64, u64)) {
+        self.counters = counted.iter().collect();
+        (self.flushes, self.ipis) = (flushes, ipis);
+    }
+}
