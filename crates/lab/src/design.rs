@@ -1,5 +1,9 @@
 //! The designs, by their names.
 
+use crate::concurrent::Plan;
+#[cfg(feature = "sched")]
+use crate::concurrent::simulated::{Found, simulated};
+use crate::concurrent::threads::threaded;
 use crate::replay::{Report, replayed};
 use anyhow::{Result, bail};
 use spile::Locking;
@@ -11,11 +15,22 @@ pub struct Design {
     pub name: &'static str,
     /// Makes the steps of a recording, and says now and then how many are done.
     pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
+    /// Makes them as a plan says, by a seeded schedule, and counts what that costs.
+    #[cfg(feature = "sched")]
+    pub simulated: fn(&[Step], &Plan, u64, &(dyn Fn(usize) + Sync)) -> Found,
+    /// Makes them as a plan says, on threads of the host.
+    pub threaded: fn(&[Step], &Plan, &(dyn Fn(usize) + Sync)) -> Report,
 }
 
 macro_rules! list {
     ([$($module:ident $design:ident,)*]) => {
-        &[$(Design { name: <spile::$design as Locking>::NAME, replay: replayed::<spile::$design> },)*]
+        &[$(Design {
+            name: <spile::$design as Locking>::NAME,
+            replay: replayed::<spile::$design>,
+            #[cfg(feature = "sched")]
+            simulated: simulated::<spile::$design>,
+            threaded: threaded::<spile::$design>,
+        },)*]
     };
 }
 

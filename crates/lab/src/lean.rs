@@ -55,6 +55,8 @@ struct Kept {
     tables: Vec<FrameId>,
     /// Frames and tables that were given, less those that came back.
     given: i64,
+    /// The most there were.
+    peak: i64,
     flushes: u64,
 }
 
@@ -123,6 +125,11 @@ impl Lean {
         self.0.stocks.iter().map(|stock| lock(&stock.0).given).sum()
     }
 
+    /// How many were in use at most; with several CPUs, at least as many as that.
+    pub fn peak(&self) -> i64 {
+        self.0.stocks.iter().map(|stock| lock(&stock.0).peak).sum()
+    }
+
     fn stock(&self) -> MutexGuard<'_, Kept> {
         lock(&self.0.stocks[self.cpu() % self.0.stocks.len()].0)
     }
@@ -137,6 +144,7 @@ impl Lean {
         }
         let frame = of(&mut stock).pop()?;
         stock.given += 1;
+        stock.peak = stock.peak.max(stock.given);
         Some(frame)
     }
 

@@ -1,0 +1,43 @@
+//! A plan carried out by threads of the host.
+//!
+//! **Guarantee.** What must agree is as in a replay in order; how faults and changes met is the host's choice, and never the same twice.
+
+use super::Plan;
+use super::crew::Crew;
+use crate::lean::Lean;
+use crate::replay::{Program, Report};
+use crate::stage::Stage as _;
+use spile::Locking;
+use spile_mmtrace::Step;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Makes `steps` as `plan` says; `progress` is told now and then how many are done.
+pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan, progress: &(dyn Fn(usize) + Sync)) -> Report {
+    let cpus = plan.cpus.len();
+    let lean = Lean::new(cpus, plan.frames, false);
+    let program = Program::<Lean, L>::new(lean.clone(), steps);
+    let crew = Crew::new(plan);
+    let all = Mutex::new(Report::default());
+    thread::scope(|scope| {
+        for number in 0..cpus {
+            let (lean, program, crew, all) = (&lean, &program, &crew, &all);
+            scope.spawn(move || {
+                let mut mine = Report::default();
+                let make = |at: usize| {
+                    program.step(&steps[at], &mut mine);
+                    if at.is_multiple_of(1024) {
+                        progress(at);
+                    }
+                };
+                // There may be more CPUs than the host has: who waits gives its own away, and looks again.
+                lean.run(number, || crew.work(number, thread::yield_now, |_| (), make));
+                all.lock().unwrap_or_else(PoisonError::into_inner).merge(mine);
+            });
+        }
+    });
+    let mut report = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let counted = program.finish();
+    report.note(counted, crate::stage::Stage::flushes(&lean));
+    report
+}
