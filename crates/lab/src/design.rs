@@ -17,9 +17,9 @@ pub struct Design {
     pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
     /// Makes them as a plan says, by a seeded schedule, and counts what that costs.
     #[cfg(feature = "sched")]
-    pub simulated: fn(&[Step], &Plan, u64, &(dyn Fn(usize) + Sync)) -> Found,
+    pub simulated: fn(&[Step], &Plan<'_>, u64, &(dyn Fn(usize) + Sync)) -> Found,
     /// Makes them as a plan says, on threads of the host.
-    pub threaded: fn(&[Step], &Plan, &(dyn Fn(usize) + Sync)) -> Report,
+    pub threaded: fn(&[Step], &Plan<'_>, &(dyn Fn(usize) + Sync)) -> Report,
 }
 
 macro_rules! list {

@@ -9,6 +9,7 @@
 
 use super::Plan;
 use super::crew::Crew;
+use super::free::{Freely, made};
 use crate::parts::{PARTS, classify};
 use crate::replay::{Program, Report};
 use crate::stage::Stage as _;
@@ -122,22 +123,29 @@ impl Found {
 }
 
 /// Makes `steps` as `plan` says, by the schedule of this seed; `progress` is told now and then how many are done.
-pub fn simulated<L: Locking>(steps: &[Step], plan: &Plan, seed: u64, progress: &(dyn Fn(usize) + Sync)) -> Found {
+pub fn simulated<L: Locking>(steps: &[Step], plan: &Plan<'_>, seed: u64, progress: &(dyn Fn(usize) + Sync)) -> Found {
     let (found, ended) = attempt::<L>(steps, plan, seed, 0, progress);
     // The same again, and this time it is written down what happens.
     if ended { found } else { attempt::<L>(steps, plan, seed, TOLD, progress).0 }
 }
 
-fn attempt<L: Locking>(steps: &[Step], plan: &Plan, seed: u64, told: usize, progress: &(dyn Fn(usize) + Sync)) -> (Found, bool) {
+fn attempt<L: Locking>(
+    steps: &[Step],
+    plan: &Plan<'_>,
+    seed: u64,
+    told: usize,
+    progress: &(dyn Fn(usize) + Sync),
+) -> (Found, bool) {
     let cpus = plan.cpus.len();
     let sim = Sim::builder().cpus(cpus).frames(plan.frames).seed(seed).build();
     let program = Program::<Sim, L>::new(sim.clone(), steps);
     let crew = Crew::new(plan);
+    let freely = plan.renaming.map(Freely::new);
     let all = Mutex::new(Found::default());
     let strategy = Strategy::Stretches { mean: STRETCH };
     let mut run = Run::new(seed).strategy(strategy).max_steps(STEPS_MAX).keep_events(told).classify(classify);
     for number in 0..cpus {
-        let (sim, program, crew, all) = (&sim, &program, &crew, &all);
+        let (sim, program, crew, freely, all) = (&sim, &program, &crew, freely.as_ref(), &all);
         run = run.spawn(format!("cpu {number}"), move || {
             let cpu = sim.cpu(number);
             let mut mine = Found::default();
@@ -145,7 +153,7 @@ fn attempt<L: Locking>(steps: &[Step], plan: &Plan, seed: u64, told: usize, prog
                 let step = &steps[at];
                 cpu.call(|| {
                     let before = sched::counters_by_class().unwrap_or_default();
-                    program.step(step, &mut mine.report);
+                    made(program, freely, at, step, &mut mine.report);
                     mine.charge(step, &before, &sched::counters_by_class().unwrap_or_default());
                 });
                 if at.is_multiple_of(1024) {

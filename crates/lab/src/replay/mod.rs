@@ -9,6 +9,7 @@ mod program;
 mod report;
 
 pub(crate) use program::Program;
+pub(crate) use report::count;
 pub use report::{Difference, Report};
 
 use crate::lean::Lean;
