@@ -8,5 +8,7 @@
 pub mod design;
 pub mod output;
 pub mod replay;
+pub mod report;
 pub mod source;
+pub mod timeline;
 pub mod verb;
