@@ -43,7 +43,7 @@ fn head(report: &Report) -> Markup {
     html! {
         header {
             h1 { (report.title) }
-            pre.command tabindex="0" aria-label="Command line" { code { (report.command) } }
+            pre.command tabindex="0" aria-label="Command line" { code { (words(&report.command)) } }
             dl {
                 div { dt { "made" } dd { time datetime=(report.made) { (report.made.strftime("%-d %B %Y, %H:%M UTC")) } } }
                 div { dt { "machine" } dd { (host.model) ", " (cpus) @if let Some(memory) = memory { ", " (memory) } } }
@@ -61,6 +61,10 @@ fn head(report: &Report) -> Markup {
             }
         }
     }
+}
+
+fn words(command: &str) -> Markup {
+    html! { @for (i, word) in command.split(' ').enumerate() { @if i > 0 { " " } span { (word) } } }
 }
 
 /// Not made of the heading: whatever that is, it needs no escaping as an address.
@@ -84,13 +88,17 @@ fn part(number: usize, section: &Section) -> Markup {
 impl Render for Table {
     fn render(&self) -> Markup {
         let class = |column: usize| (self.columns[column].1 == Cells::Numbers).then_some("number");
+        // Where the first column changes, and not everywhere, rows of one kind are over.
+        let kind = |row: usize| self.rows[row].first();
+        let is_grouped = (1..self.rows.len()).any(|row| kind(row) == kind(row - 1));
+        let group = |row: usize| (is_grouped && row > 0 && kind(row) != kind(row - 1)).then_some("first");
         html! {
             figure.table {
                 div.scroll tabindex="0" role="region" aria-label="Table" {
                     table {
                         thead { tr { @for (i, (name, _)) in self.columns.iter().enumerate() { th class=[class(i)] scope="col" { (name) } } } }
                         tbody {
-                            @for row in &self.rows { tr { @for (i, cell) in row.iter().enumerate() { td class=[class(i)] { (cell) } } } }
+                            @for (r, row) in self.rows.iter().enumerate() { tr class=[group(r)] { @for (i, cell) in row.iter().enumerate() { td class=[class(i)] { (cell) } } } }
                         }
                     }
                 }

@@ -20,6 +20,7 @@ for (const table of document.querySelectorAll("table")) {
         return Number.isNaN(difference) ? text(a).localeCompare(text(b)) : difference;
       };
       const rows = [...body.rows].sort((a, b) => (down ? compare(b, a) : compare(a, b)));
+      rows.forEach((row) => row.classList.remove("first"));
       body.append(...rows);
     });
   });

@@ -5,7 +5,7 @@ use super::{Axis, Entry, Margins, across, frame, pixels};
 use crate::output::{Table, table};
 use maud::{Markup, html};
 
-/// Ranges over a number, and lines.
+/// Ranges over a number, and lines. Six of both together have a colour of their own.
 #[derive(Debug)]
 pub struct Bands {
     /// What is across. Each doubling is as wide as every other.
@@ -70,10 +70,6 @@ impl Bands {
         let end = ticks.last().copied().unwrap_or(1.0);
         let y = |value: f64| HEIGHT * (1.0 - value / end);
         let margins = Margins { left: 56, right: 24, top: 24, bottom: 44 };
-        let outside = html! {
-            text.axis x="0" y="10" { (self.up.0) }
-            @for tick in &ticks { text."axis end" x=(margins.left - 8) y=(pixels(y(*tick) + margins.top as f64 + 4.0)) { (short(*tick)) } }
-        };
         let at = |number: f64, value: f64| format!("{},{}", pixels(x(number) * WIDE), pixels(y(value)));
         let around = |points: &[(f64, f64, f64)]| {
             let there = points.iter().map(|(number, low, _)| at(*number, *low));
@@ -84,6 +80,8 @@ impl Bands {
         let legend = self.legend();
         let (of_bands, of_lines) = legend.split_at(self.bands.len());
         let inside = html! {
+            text.axis x=(-(margins.left as i32)) y="-14" { (self.up.0) }
+            @for tick in &ticks { text."axis end" x="-8" y=(pixels(y(*tick) + 4.0)) { (short(*tick)) } }
             @for tick in &ticks { line.grid x1="0" x2="100%" y1=(pixels(y(*tick))) y2=(pixels(y(*tick))) {} }
             @for number in &numbers { text."axis middle" x=(across(x(*number))) y=(pixels(HEIGHT + 16.0)) { (short(*number)) } }
             svg x="0" y="0" width="100%" height=(HEIGHT) viewBox={ "0 0 " (WIDE) " " (HEIGHT) } preserveAspectRatio="none" {
@@ -113,7 +111,7 @@ impl Bands {
             line.base x1="0" x2="100%" y1=(HEIGHT) y2=(HEIGHT) {}
             text."axis middle" x="50%" y=(pixels(HEIGHT + 36.0)) { (self.across.0) }
         };
-        frame(title, "bands", &margins, HEIGHT, &outside, &inside)
+        frame(title, "bands", &margins, HEIGHT, &inside)
     }
 }
 

@@ -8,9 +8,9 @@ use maud::{Markup, html};
 /// How the bars of a group stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Beside each other; series come in an order, such as of numbers of CPUs.
+    /// Beside each other; series come in an order, such as of numbers of CPUs, and are darker one after the other. Three can be told apart.
     Beside,
-    /// End to end; series are parts of a whole.
+    /// End to end; series are parts of a whole. Six have a colour of their own.
     Stacked,
 }
 
@@ -72,9 +72,12 @@ impl Bars {
         }
     }
 
+    /// What is drawn of the series, if there are several: a part that is nothing everywhere is left out, and the others keep their colours.
     pub(super) fn legend(&self) -> Vec<Entry> {
-        let entry = |(i, name): (usize, &String)| Entry { class: self.class(i), name: name.clone(), is_line: false };
-        self.series.iter().enumerate().map(entry).collect()
+        let has_value = |i: usize| self.groups.iter().any(|(_, values)| values.get(i).is_some_and(|value| *value > Some(0.0)));
+        let is_there = |i: &usize| self.series.len() > 1 && (self.form == Form::Beside || has_value(*i));
+        let entry = |i: usize| Entry { class: self.class(i), name: self.series[i].clone(), is_line: false };
+        (0..self.series.len()).filter(is_there).map(entry).collect()
     }
 
     pub(super) fn figures(&self) -> Table {
@@ -116,12 +119,10 @@ impl Bars {
         let margins = Margins { left: letters * 7 + 14, right: 56, top: 0, bottom: 44 };
         let top = |i: usize| TOP + i as f64 * self.group_height();
         let middle = |i: usize| top(i) + (self.group_height() - BETWEEN) / 2.0 + 4.0;
-        let outside = html! {
-            @for (i, (name, _)) in self.groups.iter().enumerate() {
-                text.end x=(margins.left - 10) y=(pixels(middle(i))) { (cut(name)) @if cut(name) != *name { title { (name) } } }
-            }
-        };
         let inside = html! {
+            @for (i, (name, _)) in self.groups.iter().enumerate() {
+                text.end x="-10" y=(pixels(middle(i))) { (cut(name)) @if cut(name) != *name { title { (name) } } }
+            }
             @for tick in &ticks {
                 line.grid x1=(across(tick / end)) x2=(across(tick / end)) y1="0" y2=(pixels(height)) {}
                 text."axis middle" x=(across(tick / end)) y=(pixels(height + 16.0)) { (short(*tick)) }
@@ -134,7 +135,7 @@ impl Bars {
             text."axis middle" x="50%" y=(pixels(height + 36.0)) { (self.axis.0) }
         };
         let class = if self.form == Form::Stacked { "stack" } else { "beside" };
-        frame(title, class, &margins, height, &outside, &inside)
+        frame(title, class, &margins, height, &inside)
     }
 
     fn bar(&self, group: &str, bar: &Bar) -> Markup {

@@ -1,6 +1,6 @@
 //! Charts: SVG as wide as the page is, in the page's colours.
 //!
-//! **Guarantee.** Every chart says in its title what to see and below it how it was measured, has a legend where there is more than one colour, units at its axes,
+//! **Guarantee.** Every chart says in its title what to see and below it how it was measured, has a legend where colours mean something, units at its axes,
 //! the value of each mark as a hint, and, the maps aside, its figures as a table too.
 //!
 //! **Mechanism.** Distances across are per cent of the area between the margins, those down are pixels: text has the same size on every screen,
@@ -55,7 +55,7 @@ fn figure(chart: &Chart, legend: &[Entry], drawing: &Markup, figures: Option<&Ta
     html! {
         figure.chart {
             h3 { (chart.title) }
-            @if legend.len() > 1 {
+            @if !legend.is_empty() {
                 ul.legend { @for entry in legend { li class={ (entry.class) @if entry.is_line { " line" } } { (entry.name) } } }
             }
             (drawing)
@@ -80,15 +80,14 @@ struct Margins {
     bottom: usize,
 }
 
-/// An SVG with an area `height` high; what is `outside` is in pixels from the corner, what is `inside` in those and per cent of the area.
-fn frame(title: &str, class: &str, margins: &Margins, height: f64, outside: &Markup, inside: &Markup) -> Markup {
+/// An SVG with an area `height` high. `inside` is in pixels from the area's upper left corner, and in per cent of its width; what stands at its left has negative places.
+fn frame(title: &str, class: &str, margins: &Margins, height: f64, inside: &Markup) -> Markup {
     let Margins { left, right, top, bottom } = margins;
-    let whole = height + (top + bottom) as f64;
     html! {
-        svg class={ "plot " (class) } role="img" aria-label=(title) width="100%" height=(pixels(whole)) {
-            (outside)
-            // Where a style gives an inner drawing no width, it is a little too narrow, or its last label too near to the edge.
-            svg.area x=(left) y=(top) height=(pixels(height)) width="75%" style={ "width:calc(100% - " (left + right) "px)" } { (inside) }
+        div style={ "padding:0 " (right) "px 0 " (left) "px" } {
+            svg class={ "plot " (class) } role="img" aria-label=(title) width="100%" height=(pixels(height + (top + bottom) as f64)) {
+                g transform={ "translate(0 " (top) ")" } { (inside) }
+            }
         }
     }
 }

@@ -40,8 +40,12 @@ const HEIGHT: f64 = 440.0;
 /// A hole this large divides what was placed apart; above it an address is written.
 const FAR: u64 = 1 << 30;
 /// The room that a hole takes, beside regions of some tens.
-const HOLE: f64 = 3.0;
-const FAR_HOLE: f64 = 14.0;
+const HOLE: f64 = 1.0;
+const FAR_HOLE: f64 = 5.0;
+/// The room for a region's parts because of their number, at most.
+const MOST: f64 = 60.0;
+/// What is less high than this has no stroke around it, in pixels.
+const THIN: f64 = 3.0;
 /// Addresses are not written nearer to each other, in pixels.
 const LETTER: f64 = 14.0;
 
@@ -95,14 +99,10 @@ impl Spaces {
         let margins = Margins { left: 104, right: 12, top: 24, bottom: 44 };
         let (end, unit) = time(self.end_ns, self.end_ns);
         let ticks: Vec<_> = ticks(end).into_iter().filter(|tick| *tick <= end).collect();
-        let outside = html! {
-            text.axis x="0" y="10" { "address, lowest at the bottom" }
-            @for (address, at) in self.addresses(&parts, &y) {
-                text."axis end code" x=(margins.left - 8) y=(pixels(at + margins.top as f64)) { (format!("{address:x}")) }
-            }
-        };
         let of_kind = |kind: usize| self.areas.iter().filter(move |area| area.kind == kind);
         let inside = html! {
+            text.axis x=(-(margins.left as i32)) y="-14" { "address, lowest at the bottom" }
+            @for (address, at) in self.addresses(&parts, &y) { text."axis end code" x="-8" y=(pixels(at)) { (format!("{address:x}")) } }
             @for tick in &ticks {
                 line.grid x1=(across(tick / end)) x2=(across(tick / end)) y1="0" y2=(HEIGHT) {}
                 text."axis middle" x=(across(tick / end)) y=(pixels(HEIGHT + 16.0)) { (short(*tick)) }
@@ -113,14 +113,16 @@ impl Spaces {
             line.base x1="0" x2="100%" y1=(HEIGHT) y2=(HEIGHT) {}
             text."axis middle" x="50%" y=(pixels(HEIGHT + 36.0)) { (Axis(format!("time of the recording, {unit}")).0) }
         };
-        frame(title, "map", &margins, HEIGHT, &outside, &inside)
+        frame(title, "map", &margins, HEIGHT, &inside)
     }
 
     fn area(&self, area: &Area, bottom: f64, top: f64) -> Markup {
         let share = |ns: u64| ns as f64 / self.end_ns.max(1) as f64;
-        let wide = share(area.to_ns) - share(area.from_ns);
+        let (from, wide) = (share(area.from_ns), share(area.to_ns) - share(area.from_ns));
+        let high = (bottom - top).max(0.5);
+        let class = if high < THIN { "mark thin" } else { "mark" };
         html! {
-            rect.mark x=(across(share(area.from_ns))) y=(pixels(top)) width=(across(wide)) height=(pixels((bottom - top).max(0.5))) { title { (area.told) } }
+            rect class=(class) x=(across(from)) y=(pixels(top)) width=(across(wide)) height=(pixels(high)) { title { (area.told) } }
         }
     }
 
@@ -150,7 +152,8 @@ fn give_room(region: &mut [Part]) {
         hole.room = if hole.high - hole.low >= FAR { FAR_HOLE } else { HOLE };
         return;
     }
-    let of_region = region.iter().map(pages).sum::<f64>().log2() + 3.0 * (region.len() as f64).sqrt() + 2.0;
+    let of_size = region.iter().map(pages).sum::<f64>().log2() / 2.0;
+    let of_region = 2.0 + of_size + (2.0 * (region.len() as f64).powf(0.75)).min(MOST);
     let weight = |part: &Part| 1.0 + pages(part).log2();
     let all: f64 = region.iter().map(weight).sum();
     region.iter_mut().for_each(|part| part.room = of_region * weight(part) / all);

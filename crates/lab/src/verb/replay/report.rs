@@ -67,7 +67,7 @@ pub(super) fn report(rows: &[Row], timelines: &BTreeMap<String, Timeline>) -> Re
     let all = Section {
         heading: "All recordings".into(),
         text: "Recorded programs went through spile, call by call and fault by fault, in the order in which the kernel made the changes; what the \
-               kernel had is compared with what spile has. Columns with a stroke say how many were good, of how many."
+               kernel had is compared with what spile has. Where there is a slash, so many were good, of so many."
             .into(),
         tables: vec![table(rows)],
         charts: Vec::new(),
@@ -138,22 +138,28 @@ impl Comparison {
     fn told(self, how: &str) -> Told {
         let Self { subject, unit, series, groups } = self;
         let sum = |values: &[Option<f64>]| values.iter().flatten().sum::<f64>();
-        let by_sum = |a: &&(String, Vec<_>), b: &&(String, Vec<_>)| sum(&a.1).total_cmp(&sum(&b.1));
-        let (Some(least), Some(most)) = (groups.iter().min_by(by_sum), groups.iter().max_by(by_sum)) else {
-            return Told::Sentence(format!("{subject}: nobody was asked."));
-        };
-        let (low, high) = (sum(&least.1), sum(&most.1));
+        let sums: Vec<_> = groups.iter().map(|(_, values)| sum(values)).collect();
+        let (low, high) = (sums.iter().copied().fold(f64::INFINITY, f64::min), sums.iter().copied().fold(0.0, f64::max));
+        let who =
+            |value: f64| some(groups.iter().zip(&sums).filter(|(_, sum)| **sum == value).map(|((design, _), _)| design.as_str()));
         if groups.windows(2).all(|pair| pair[0].1 == pair[1].1) {
-            let who = if groups.len() == 1 { least.0.clone() } else { "every design".into() };
-            return Told::Sentence(match low {
-                0.0 => format!("{subject}: none, with {who}."),
-                _ => format!("{subject}: {} {unit}, with {who}.", told(low)),
-            });
+            let amount = if high == 0.0 { "none".to_string() } else { format!("{} {unit}", told(high)) };
+            let who = if groups.len() > 2 { "every design".into() } else { who(high) };
+            return Told::Sentence(format!("{subject}: {amount}, with {who}."));
         }
-        let title = format!("{subject}: from {} ({}) to {} ({})", told(low), least.0, told(high), most.0);
+        let title = format!("{subject}: from {} ({}) to {} ({})", told(low), who(low), told(high), who(high));
         let form = if series.len() > 1 { Form::Stacked } else { Form::Beside };
         let plot = Plot::Bars(Bars { axis: Axis(unit.into()), form, group: "design".into(), series, groups });
         Told::Chart(Chart { title, caption: how.into(), plot })
+    }
+}
+
+/// Names, if they are few.
+fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    match names.collect::<Vec<_>>().as_slice() {
+        [one] => one.to_string(),
+        [one, other] => format!("{one} and {other}"),
+        all => format!("{} designs", all.len()),
     }
 }
 
@@ -173,19 +179,23 @@ fn map(trace: &str, timeline: &Timeline, (mm, count): (usize, usize), stays: &[S
     let counts = (0..timeline.moments).step_by(step).map(present);
     let (first, most) = (counts.clone().find(|count| *count > 0).unwrap_or(0), counts.max().unwrap_or(0));
     let seen = match first == most {
-        true => format!("{most} mappings"),
-        false => format!("{first} mappings at first, {most} at most"),
+        true => format!("{} mappings", grouped(most as u64)),
+        false => format!("{} mappings at first, {} at most", grouped(first as u64), grouped(most as u64)),
     };
-    let of = if count > 1 { format!(", one of {count}, of those with most mappings for longest") } else { String::new() };
+    let of = if count > 1 {
+        format!(": of {count} address spaces, one of those with most mappings for longest")
+    } else {
+        String::new()
+    };
     let caption = format!(
-        "Address space {mm} of {trace}{of}. A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
+        "Of {trace}{of}. A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
          within one is not seen. Up and down there is room only for what is mapped at some time, and for large mappings less than in proportion.",
         timeline.moments / step
     );
     let area = |stay: &Stay| area(timeline, stay);
     let kinds = Sort::ALL.map(|sort| sort.label().to_string()).to_vec();
     let plot = Spaces { kinds, end_ns: timeline.end_ns, areas: stays.iter().map(area).collect() };
-    Chart { title: format!("Address space over time: {seen}"), caption, plot: Plot::Spaces(plot) }
+    Chart { title: format!("Address space {mm} over time: {seen}"), caption, plot: Plot::Spaces(plot) }
 }
 
 /// Only what was there at every so manieth moment, so that it can be looked at.
