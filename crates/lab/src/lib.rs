@@ -12,6 +12,8 @@ pub mod lean;
 pub mod output;
 pub mod parts;
 pub mod replay;
+pub mod report;
 pub mod source;
 pub mod stage;
+pub mod timeline;
 pub mod verb;

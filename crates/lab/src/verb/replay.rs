@@ -1,13 +1,17 @@
 //! `spile replay`: recorded programs through the designs, checked against what the kernel had.
 
+mod report;
+
 use super::End;
 use crate::design::{self, Design};
-use crate::output::{self, grouped};
+use crate::output::{self, Table, grouped};
 use crate::replay::Report;
 use crate::source::{self, Source};
+use crate::timeline::Timeline;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -25,6 +29,9 @@ pub struct Args {
     /// An array of objects instead of a table
     #[arg(long)]
     json: bool,
+    /// Also a report: one HTML file with tables and charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// What a design made of a recording.
@@ -41,32 +48,53 @@ struct Row {
 
 /// # Errors
 ///
-/// A recording cannot be read, or a design is not known.
+/// A recording cannot be read, a design is not known, or the report cannot be written.
 pub fn run(args: &Args) -> Result<End> {
     let designs = design::chosen(&args.design)?;
     ensure!(!designs.is_empty(), "no design was named");
     let traces = if args.traces.is_empty() { source::bundled() } else { args.traces.clone() };
+    args.html.as_deref().map(crate::report::probe).transpose()?;
     let mut rows = Vec::new();
+    let mut timelines = BTreeMap::new();
     for path in &traces {
         let source = source::open(path)?;
         if let Some(torn) = &source.torn {
             eprintln!("{}: {torn}; what comes before it is replayed", path.display());
         }
         rows.extend(designs.iter().map(|design| row(&source, design)));
+        if args.html.is_some() {
+            timelines.insert(source.name.clone(), timeline(&source));
+        }
     }
     match args.json {
         true => output::json(&rows)?,
-        false => print(&rows),
+        false => println!("{}", table(&rows)),
+    }
+    if let Some(path) = &args.html {
+        report::report(&rows, &timelines).write(path)?;
     }
     let differs = args.check && !tell_differences(&rows);
     let is_torn = rows.iter().any(|row| row.torn.is_some());
     Ok(if differs || is_torn { End::Bad } else { End::Good })
 }
 
-fn row(source: &Source, design: &Design) -> Row {
+/// How far a recording is.
+fn bar(source: &Source, what: &str) -> ProgressBar {
     let style = "{msg:30} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left";
     let bar = ProgressBar::new(source.steps.len() as u64).with_style(ProgressStyle::with_template(style).expect("a template"));
-    bar.set_message(format!("{} {}", source.name, design.name));
+    bar.set_message(format!("{} {what}", source.name));
+    bar
+}
+
+fn timeline(source: &Source) -> Timeline {
+    let bar = bar(source, "over time");
+    let timeline = Timeline::recorded(&source.steps, report::MOMENTS, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    timeline
+}
+
+fn row(source: &Source, design: &Design) -> Row {
+    let bar = bar(source, design.name);
     let start = Instant::now();
     let report = (design.replay)(&source.steps, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
@@ -74,7 +102,7 @@ fn row(source: &Source, design: &Design) -> Row {
     Row { trace: source.name.clone(), design: design.name, report, torn, seconds: start.elapsed().as_secs_f64() }
 }
 
-fn print(rows: &[Row]) {
+fn table(rows: &[Row]) -> Table {
     let columns = [
         "trace",
         "design",
@@ -111,10 +139,10 @@ fn print(rows: &[Row]) {
             grouped((report.steps as f64 / seconds) as u64),
         ]);
     }
-    println!("{table}");
-    println!(
-        "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults allowed."
-    );
+    table.note = "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults \
+                  allowed."
+        .into();
+    table
 }
 
 /// Whether nothing differs that must not; else the first difference of each is told.
