@@ -7,6 +7,7 @@
 
 pub mod design;
 pub mod output;
+pub mod race;
 pub mod replay;
 pub mod source;
 pub mod verb;
