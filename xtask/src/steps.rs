@@ -38,7 +38,10 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("scheduler", || done(run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("scheduler", || {
+        run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS))?;
+        done(run(race_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))
+    }),
     ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
@@ -128,8 +131,17 @@ fn sched_tests(more: &[&str]) -> Command {
     command
 }
 
+/// The catalogue of races, and the command that plays it.
+fn race_tests(more: &[&str]) -> Command {
+    let mut command = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "known_races", "--test", "race"]);
+    command.args(more).args(["--", "--show-output"]);
+    some_optimisation(&mut command);
+    command
+}
+
 fn test_sched() -> Result<Skipped> {
     run(&mut sched_tests(&[]))?;
+    run(&mut race_tests(&[]))?;
     // A bug in the core, before the kernel as judge.
     let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
     done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))
@@ -152,8 +164,10 @@ fn clippy() -> Result<Skipped> {
         "spile-sim",
         "-p",
         "spile-judge",
+        "-p",
+        "spile-lab",
         "--features",
-        "spile-sim/sched,spile-sim/counters,spile-judge/sched",
+        "spile-sim/sched,spile-sim/counters,spile-judge/sched,spile-lab/sched",
         "--all-targets",
     ])
     .args(deny))?;

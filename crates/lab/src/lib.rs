@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod lean;
 pub mod output;
 pub mod parts;
+pub mod race;
 pub mod replay;
 pub mod report;
 pub mod source;

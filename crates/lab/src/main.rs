@@ -17,6 +17,7 @@ enum Verb {
     Replay(verb::replay::Args),
     Designs(verb::designs::Args),
     Maps(verb::maps::Args),
+    Race(verb::race::Args),
 }
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Replay(args) => verb::replay::run(&args),
         Verb::Designs(args) => verb::designs::run(&args),
         Verb::Maps(args) => verb::maps::run(&args),
+        Verb::Race(args) => verb::race::run(&args),
     };
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,

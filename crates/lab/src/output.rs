@@ -23,13 +23,23 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// What is to be known to read it; said below it.
     pub note: String,
+    /// It has sentences in it, which are broken into lines where there is no terminal, too.
+    pub wraps: bool,
+}
+
+/// Columns of a terminal, where there is none.
+pub const WIDTH: u16 = 120;
+
+/// Columns of the terminal, if there is one.
+pub fn terminal_width() -> Option<u16> {
+    comfy_table::Table::new().width()
 }
 
 /// A table with these columns; those after the first `names` are numbers.
 pub fn table(columns: &[&str], names: usize) -> Table {
     let cells = |i| if i < names { Cells::Names } else { Cells::Numbers };
     let columns = columns.iter().enumerate().map(|(i, column)| (column.to_string(), cells(i))).collect();
-    Table { columns, rows: Vec::new(), note: String::new() }
+    Table { columns, rows: Vec::new(), note: String::new(), wraps: false }
 }
 
 impl Table {
@@ -54,6 +64,9 @@ impl fmt::Display for Table {
             column.set_cell_alignment(CellAlignment::Right);
         }
         drawn.add_rows(&self.rows);
+        if self.wraps && drawn.width().is_none() {
+            drawn.set_width(WIDTH);
+        }
         write!(f, "{drawn}")?;
         if self.note.is_empty() { Ok(()) } else { write!(f, "\n{}", self.note) }
     }

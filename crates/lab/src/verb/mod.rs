@@ -2,6 +2,7 @@
 
 pub mod designs;
 pub mod maps;
+pub mod race;
 pub mod replay;
 
 /// How a verb ended, for the shell.
