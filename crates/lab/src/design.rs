@@ -1,9 +1,9 @@
 //! The designs, by their names.
 
-use crate::concurrent::Plan;
 #[cfg(feature = "sched")]
-use crate::concurrent::simulated::{Found, simulated};
+use crate::concurrent::simulated::simulated;
 use crate::concurrent::threads::threaded;
+use crate::concurrent::{Found, Plan};
 use crate::replay::{Report, replayed};
 use anyhow::{Result, bail};
 use spile::Locking;
@@ -19,7 +19,7 @@ pub struct Design {
     #[cfg(feature = "sched")]
     pub simulated: fn(&[Step], &Plan<'_>, u64, &(dyn Fn(usize) + Sync)) -> Found,
     /// Makes them as a plan says, on threads of the host.
-    pub threaded: fn(&[Step], &Plan<'_>, &(dyn Fn(usize) + Sync)) -> Report,
+    pub threaded: fn(&[Step], &Plan<'_>, &(dyn Fn(usize) + Sync)) -> Found,
 }
 
 macro_rules! list {

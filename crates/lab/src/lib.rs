@@ -7,6 +7,7 @@
 
 pub mod concurrent;
 pub mod design;
+pub mod interrupt;
 pub mod jobs;
 pub mod lean;
 pub mod output;

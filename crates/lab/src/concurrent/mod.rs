@@ -11,6 +11,7 @@
 
 mod crew;
 mod footprint;
+mod found;
 mod free;
 mod plan;
 mod recorded;
@@ -19,6 +20,7 @@ pub mod simulated;
 pub mod threads;
 
 pub use footprint::Footprints;
+pub use found::{Cost, Costs, Found};
 pub use free::freely;
 pub use plan::{Plan, WINDOW};
 pub use recorded::as_recorded;

@@ -4,6 +4,7 @@
 
 use super::Plan;
 use super::crew::Crew;
+use super::found::Found;
 use super::free::{Freely, made};
 use crate::lean::Lean;
 use crate::replay::{Program, Report};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Makes `steps` as `plan` says; `progress` is told now and then how many are done.
-pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(usize) + Sync)) -> Report {
+pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(usize) + Sync)) -> Found {
     let cpus = plan.cpus.len();
     let lean = Lean::new(cpus, plan.frames, false);
     let program = Program::<Lean, L>::new(lean.clone(), steps);
@@ -41,5 +42,5 @@ pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(
     let mut report = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     let counted = program.finish();
     report.note(counted, crate::stage::Stage::flushes(&lean));
-    report
+    Found { report, ..Found::default() }
 }

@@ -1,9 +1,12 @@
 //! `spile replay`: recorded programs through the designs, checked against what the kernel had.
 
+mod concurrent;
 mod report;
 
 use super::End;
+use crate::concurrent::WINDOW;
 use crate::design::{self, Design};
+use crate::interrupt;
 use crate::output::{self, Table, grouped};
 use crate::replay::Report;
 use crate::source::{self, Source};
@@ -11,8 +14,7 @@ use crate::timeline::Timeline;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(clap::Args, Debug)]
@@ -32,6 +34,37 @@ pub struct Args {
     /// Also a report: one HTML file with tables and charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Threads beside each other, on simulated CPUs under a seeded schedule: how many cache lines faults and changes move
+    #[arg(long)]
+    concurrent: bool,
+    /// How many CPUs: numbers with commas between
+    #[arg(long, value_delimiter = ',', default_value = "2", requires = "concurrent")]
+    cpus: Vec<usize>,
+    /// On threads of this computer, and not on simulated CPUs
+    #[arg(long, requires = "concurrent")]
+    on_threads: bool,
+    /// Where mappings are put
+    #[arg(long, value_enum, default_value = "recorded", requires = "concurrent")]
+    placement: Placement,
+    /// The first seed
+    #[arg(long, default_value_t = 0, requires = "concurrent")]
+    seed: u64,
+    /// How many seeds
+    #[arg(long, default_value_t = 1, requires = "concurrent")]
+    seeds: u64,
+    /// How far a step may come before its time, in steps of the recording for each CPU
+    #[arg(long, default_value_t = WINDOW, requires = "concurrent")]
+    window: usize,
+}
+
+/// Where mappings are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Placement {
+    /// Where the kernel put them: what there is at the end can be compared mapping by mapping.
+    Recorded,
+    /// Anew: threads that used the same addresses one after the other can go beside each other.
+    Free,
 }
 
 /// What a design made of a recording.
@@ -54,28 +87,55 @@ pub fn run(args: &Args) -> Result<End> {
     ensure!(!designs.is_empty(), "no design was named");
     let traces = if args.traces.is_empty() { source::bundled() } else { args.traces.clone() };
     args.html.as_deref().map(crate::report::probe).transpose()?;
-    let mut rows = Vec::new();
-    let mut timelines = BTreeMap::new();
-    for path in &traces {
-        let source = source::open(path)?;
-        if let Some(torn) = &source.torn {
-            eprintln!("{}: {torn}; what comes before it is replayed", path.display());
-        }
-        rows.extend(designs.iter().map(|design| row(&source, design)));
-        if args.html.is_some() {
-            timelines.insert(source.name.clone(), timeline(&source));
-        }
+    let sources = traces.iter().map(|path| opened(path)).collect::<Result<Vec<_>>>()?;
+    let good = match args.concurrent {
+        true => beside_each_other(args, &sources, &designs)?,
+        false => in_order(args, &sources, &designs)?,
+    };
+    let is_torn = sources.iter().any(|source| source.torn.is_some());
+    Ok(if good && !is_torn && !interrupt::is_asked() { End::Good } else { End::Bad })
+}
+
+fn opened(path: &Path) -> Result<Source> {
+    let source = source::open(path)?;
+    if let Some(torn) = &source.torn {
+        eprintln!("{}: {torn}; what comes before it is replayed", path.display());
     }
+    Ok(source)
+}
+
+/// Whether nothing differs, or nobody asked.
+fn in_order(args: &Args, sources: &[Source], designs: &[&'static Design]) -> Result<bool> {
+    interrupt::keep_what_is_done();
+    let all = sources.iter().flat_map(|source| designs.iter().map(move |design| (source, design)));
+    let rows: Vec<_> = all.take_while(|_| !interrupt::is_asked()).map(|(source, design)| row(source, design)).collect();
     match args.json {
         true => output::json(&rows)?,
         false => println!("{}", table(&rows)),
     }
     if let Some(path) = &args.html {
+        let timelines = sources.iter().map(|source| (source.name.clone(), timeline(source))).collect();
         report::report(&rows, &timelines).write(path)?;
     }
-    let differs = args.check && !tell_differences(&rows);
-    let is_torn = rows.iter().any(|row| row.torn.is_some());
-    Ok(if differs || is_torn { End::Bad } else { End::Good })
+    Ok(!args.check || tell_differences(rows.iter().filter(|row| !row.report.agrees()).map(Row::difference)))
+}
+
+fn beside_each_other(args: &Args, sources: &[Source], designs: &[&'static Design]) -> Result<bool> {
+    let rows = concurrent::rows(args, sources, designs)?;
+    match args.json {
+        true => output::json(&rows)?,
+        false => println!("{}", concurrent::rows_table(&rows)),
+    }
+    if let Some(path) = &args.html {
+        concurrent::report(&rows).write(path)?;
+    }
+    let bad = rows.iter().filter(|row| !row.agrees());
+    Ok(!args.check || tell_differences(bad.map(|row| (row.name(), row.first_difference()))))
+}
+
+/// Whether there are none; the first of each is told.
+fn tell_differences(bad: impl Iterator<Item = (String, String)>) -> bool {
+    bad.inspect(|(who, what)| eprintln!("{who}: differs from the kernel: {what}")).count() == 0
 }
 
 /// How far a recording is.
@@ -100,6 +160,14 @@ fn row(source: &Source, design: &Design) -> Row {
     bar.finish_and_clear();
     let torn = source.torn.as_ref().map(ToString::to_string);
     Row { trace: source.name.clone(), design: design.name, report, torn, seconds: start.elapsed().as_secs_f64() }
+}
+
+impl Row {
+    /// Who it is, and what differs first.
+    fn difference(&self) -> (String, String) {
+        let first = self.report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
+        (format!("{}, {}", self.trace, self.design), first)
+    }
 }
 
 fn table(rows: &[Row]) -> Table {
@@ -143,14 +211,4 @@ fn table(rows: &[Row]) -> Table {
                   allowed."
         .into();
     table
-}
-
-/// Whether nothing differs that must not; else the first difference of each is told.
-fn tell_differences(rows: &[Row]) -> bool {
-    let bad: Vec<_> = rows.iter().filter(|row| !row.report.agrees()).collect();
-    for Row { trace, design, report, .. } in &bad {
-        let first = report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
-        eprintln!("{trace}, {design}: differs from the kernel: {first}");
-    }
-    bad.is_empty()
 }
