@@ -182,13 +182,12 @@ fn map(trace: &str, timeline: &Timeline, (mm, count): (usize, usize), stays: &[S
         true => format!("{} mappings", grouped(most as u64)),
         false => format!("{} mappings at first, {} at most", grouped(first as u64), grouped(most as u64)),
     };
-    let of = if count > 1 {
-        format!(": of {count} address spaces, one of those with most mappings for longest")
-    } else {
-        String::new()
+    let which = match count {
+        1 => format!("The address space of {trace}."),
+        _ => format!("Of the {count} address spaces of {trace}, one of those with most mappings for longest."),
     };
     let caption = format!(
-        "Of {trace}{of}. A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
+        "{which} A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
          within one is not seen. Up and down there is room only for what is mapped at some time, and for large mappings less than in proportion.",
         timeline.moments / step
     );
