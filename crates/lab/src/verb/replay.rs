@@ -11,7 +11,6 @@ use crate::timeline::Timeline;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -55,15 +54,16 @@ pub fn run(args: &Args) -> Result<End> {
     let traces = if args.traces.is_empty() { source::bundled() } else { args.traces.clone() };
     args.html.as_deref().map(crate::report::probe).transpose()?;
     let mut rows = Vec::new();
-    let mut timelines = BTreeMap::new();
+    let mut recordings = Vec::new();
     for path in &traces {
         let source = source::open(path)?;
         if let Some(torn) = &source.torn {
             eprintln!("{}: {torn}; what comes before it is replayed", path.display());
         }
+        let first = rows.len();
         rows.extend(designs.iter().map(|design| row(&source, design)));
         if args.html.is_some() {
-            timelines.insert(source.name.clone(), timeline(&source));
+            recordings.push((first..rows.len(), timeline(&source)));
         }
     }
     match args.json {
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> Result<End> {
         false => println!("{}", table(&rows)),
     }
     if let Some(path) = &args.html {
-        report::report(&rows, &timelines).write(path)?;
+        report::report(&rows, &recordings).write(path)?;
     }
     let differs = args.check && !tell_differences(&rows);
     let is_torn = rows.iter().any(|row| row.torn.is_some());
