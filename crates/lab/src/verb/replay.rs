@@ -140,7 +140,7 @@ fn table(rows: &[Row]) -> Table {
         ]);
     }
     table.note = "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults \
-                  allowed."
+                  allowed. Steps per second are those of one run by the wall clock: no measurement."
         .into();
     table
 }
