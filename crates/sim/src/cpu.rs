@@ -89,6 +89,20 @@ impl Sim {
         Cpu { sim: self, number }
     }
 
+    /// Sends every CPU away that [`stay`](Cpu::stay)s in `mm`, which is about to go.
+    pub fn vacate<L: Locking>(&self, mm: &Mm<Sim, L>) {
+        let mut state = self.lanes().watch.state();
+        for cpu in state.cpus.iter_mut().filter(|cpu| cpu.space.is_some_and(|(space, _)| space == mm.space())) {
+            cpu.space = None;
+            cpu.tlb.flush_all();
+        }
+    }
+
+    /// The CPU that this thread stands for.
+    pub fn this_cpu(&self) -> Cpu<'_> {
+        self.cpu(self.lanes().cpu())
+    }
+
     /// Runs `program` as the CPU with this number, on a thread of its own: it serves its requests itself, between operations and
     /// while it spins.
     pub fn run_on<T>(&self, number: usize, program: impl FnOnce(&Cpu<'_>) -> T) -> T {
@@ -141,6 +155,18 @@ impl<'s> Cpu<'s> {
         let _busy = self.busy();
         self.sim.device().tick();
         self.sim.lanes().relax();
+    }
+
+    /// Switches to `mm` and stays there, as a CPU does between the faults of a program, so that flushes ask it; until it goes elsewhere, or
+    /// [`vacate`](Sim::vacate) sends all away.
+    pub fn stay<L: Locking>(&self, mm: &Mm<Sim, L>) {
+        let _busy = self.busy();
+        let mut state = self.sim.lanes().watch.state();
+        let (cpu, there) = (&mut state.cpus[self.number], Some((mm.space(), mm.page_table().root())));
+        if cpu.space != there {
+            cpu.tlb.flush_all();
+            cpu.space = there;
+        }
     }
 
     /// Switches to `mm`.

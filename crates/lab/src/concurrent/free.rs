@@ -265,6 +265,7 @@ impl<'r> Freely<'r> {
         };
         report.steps += 1;
         let Some(space) = program.space(step.mm) else { return };
+        program.stage().stay(&space.mm);
         let (call, result, way) = call;
         let made = |call: Call| program.make(&space, &call).unwrap_or(Ok(0)).map_err(|errno| errno.0);
         let ours = match (way, call) {

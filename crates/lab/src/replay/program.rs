@@ -124,6 +124,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
     fn gone(&self, mm: usize) {
         let space = lock(&self.spaces).remove(&mm);
         if let Some(space) = space {
+            self.stage.vacate(&space.mm);
             let counted = space.mm.counters();
             let mut all = lock(&self.counted);
             *all = *all + counted;
@@ -139,6 +140,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
             _ => {}
         }
         let Some(space) = self.space(step.mm) else { return };
+        self.stage.stay(&space.mm);
         match &step.kind {
             Kind::Fork { child } => self.fork(&space, *child),
             Kind::Call(call, result) => self.call(&space, step, call, *result, report),

@@ -12,11 +12,14 @@ pub struct Bands {
     pub across: Axis,
     /// What is up.
     pub up: Axis,
-    /// Names, and at each number, ascending, the lowest and the highest.
-    pub bands: Vec<(String, Vec<(f64, f64, f64)>)>,
-    /// Names, and what others published at each number, ascending.
+    /// Names, and between which figures something was, ascending.
+    pub bands: Vec<(String, Vec<Span>)>,
+    /// Names, and numbers and what others published there, ascending.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
+
+/// A number, and the lowest and the highest there.
+pub type Span = (f64, f64, f64);
 
 const HEIGHT: f64 = 300.0;
 /// Of the inner drawing, whose shape is its area's.
@@ -71,7 +74,7 @@ impl Bands {
         let y = |value: f64| HEIGHT * (1.0 - value / end);
         let margins = Margins { left: 56, right: 24, top: 24, bottom: 44 };
         let at = |number: f64, value: f64| format!("{},{}", pixels(x(number) * WIDE), pixels(y(value)));
-        let around = |points: &[(f64, f64, f64)]| {
+        let around = |points: &[Span]| {
             let there = points.iter().map(|(number, low, _)| at(*number, *low));
             there.chain(points.iter().rev().map(|(number, _, high)| at(*number, *high))).collect::<Vec<_>>().join(" ")
         };

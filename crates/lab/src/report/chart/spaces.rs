@@ -43,7 +43,7 @@ const FAR: u64 = 1 << 30;
 const HOLE: f64 = 1.0;
 const FAR_HOLE: f64 = 5.0;
 /// The room for a region's parts because of their number, at most.
-const MOST: f64 = 60.0;
+const MOST: f64 = 100.0;
 /// What is less high than this has no stroke around it, in pixels.
 const THIN: f64 = 3.0;
 /// Addresses are not written nearer to each other, in pixels.
@@ -102,7 +102,7 @@ impl Spaces {
         let of_kind = |kind: usize| self.areas.iter().filter(move |area| area.kind == kind);
         let inside = html! {
             text.axis x=(-(margins.left as i32)) y="-14" { "address, lowest at the bottom" }
-            @for (address, at) in self.addresses(&parts, &y) { text."axis end code" x="-8" y=(pixels(at)) { (format!("{address:x}")) } }
+            @for (address, at) in self.addresses(&parts, y) { text."axis end code" x="-8" y=(pixels(at)) { (format!("{address:x}")) } }
             @for tick in &ticks {
                 line.grid x1=(across(tick / end)) x2=(across(tick / end)) y1="0" y2=(HEIGHT) {}
                 text."axis middle" x=(across(tick / end)) y=(pixels(HEIGHT + 16.0)) { (short(*tick)) }

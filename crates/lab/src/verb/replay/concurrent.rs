@@ -66,7 +66,6 @@ pub(super) fn rows(args: &Args, sources: &[Source], designs: &[&'static Design])
     );
     ensure!(args.cpus.iter().all(|cpus| (1..=128).contains(cpus)), "between 1 and 128 CPUs can be simulated");
     ensure!(args.seeds > 0, "no seed, no schedule");
-    interrupt::keep_what_is_done();
     let footprints: Vec<_> = sources.iter().map(|source| footprints(source, args.placement)).collect();
     let mut all = Vec::new();
     for (source, footprints) in sources.iter().zip(&footprints) {
@@ -157,12 +156,12 @@ fn each(amount: u64, of: &Costs) -> String {
 
 /// The costs that are shown: a column each.
 const SHOWN: [(&str, fn(&Found) -> String); 6] = [
-    ("writes/fault", |found| each(found.faults_cost.of(CORE).shared_writes, &found.faults_cost)),
-    ("transfers/fault", |found| each(found.faults_cost.of(CORE).transfers, &found.faults_cost)),
-    ("table's", |found| each(found.faults_cost.of(TABLE).transfers, &found.faults_cost)),
-    ("writes/mmap", |found| each(found.mmap_cost.of(CORE).shared_writes, &found.mmap_cost)),
-    ("transfers/mmap", |found| each(found.mmap_cost.of(CORE).transfers, &found.mmap_cost)),
-    ("transfers/change", |found| each(found.change_cost.of(CORE).transfers, &found.change_cost)),
+    ("writes\n/fault", |found| each(found.faults_cost.of(CORE).shared_writes, &found.faults_cost)),
+    ("transfers\n/fault", |found| each(found.faults_cost.of(CORE).transfers, &found.faults_cost)),
+    ("table's\n/fault", |found| each(found.faults_cost.of(TABLE).transfers, &found.faults_cost)),
+    ("writes\n/mmap", |found| each(found.mmap_cost.of(CORE).shared_writes, &found.mmap_cost)),
+    ("transfers\n/mmap", |found| each(found.mmap_cost.of(CORE).transfers, &found.mmap_cost)),
+    ("transfers\n/change", |found| each(found.change_cost.of(CORE).transfers, &found.change_cost)),
 ];
 
 /// Counters that are shown.
@@ -170,26 +169,25 @@ const COUNTED: [(&str, &[&str]); 6] = [
     ("contended", &["miss_contended"]),
     ("stale", &["miss_stale"]),
     ("raced", &["fast_raced", "slow_raced"]),
-    ("waited for a writer", &["slow_writer"]),
-    ("writers waited", &["write_waits"]),
-    ("for holds, grace", &["hold_waits", "grace_waits"]),
+    ("waited for\na writer", &["slow_writer"]),
+    ("writers\nwaited", &["write_waits"]),
+    ("for holds\nor grace", &["hold_waits", "grace_waits"]),
 ];
 
 pub(super) fn rows_table(rows: &[Row]) -> Table {
     let costs = SHOWN.iter().filter(|_| rows.iter().any(|row| row.seeds > 0));
-    let mut columns = vec!["trace", "CPUs", "design", "snapshots", "V lines", "results", "faults"];
+    let mut columns = vec!["trace", "design", "CPUs", "agrees"];
     columns.extend(costs.clone().map(|(name, _)| *name));
     columns.extend(COUNTED.map(|(name, _)| name));
-    columns.extend(["flushes", "IPIs"]);
-    let mut table = table(&columns, 1);
+    columns.push("IPIs");
+    let mut table = table(&columns, 2);
     for row in rows {
         let report = &row.found.report;
-        let of = |(all, good): (usize, usize)| format!("{good}/{all}");
-        let mut cells = vec![row.trace.clone(), row.cpus.to_string(), row.design.to_string()];
-        cells.extend([report.snapshots, report.lines, report.calls, report.faults].map(of));
+        let agrees = if row.agrees() { "yes" } else { "NO" };
+        let mut cells = vec![row.trace.clone(), row.design.to_string(), row.cpus.to_string(), agrees.to_string()];
         cells.extend(costs.clone().map(|(_, cost)| cost(&row.found)));
         cells.extend(COUNTED.map(|(_, labels)| grouped(labels.iter().map(|label| row.count(label)).sum())));
-        cells.extend([grouped(report.flushes), grouped(report.ipis)]);
+        cells.push(grouped(report.ipis));
         table.add_row(cells);
     }
     table.note = note(rows);

@@ -8,7 +8,7 @@ use crate::report::chart::spaces::{Area, Spaces};
 use crate::report::chart::{Axis, Chart, Plot};
 use crate::report::{Report, Section};
 use crate::timeline::{Sort, Stay, Timeline};
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// At so many moments of a recording its mappings are looked at.
 pub(super) const MOMENTS: usize = 200;
@@ -62,8 +62,8 @@ const MEASURES: &[Measure] = &[
     },
 ];
 
-/// Of `rows`, by recordings, in their order; with what was mapped when.
-pub(super) fn report(rows: &[Row], timelines: &BTreeMap<String, Timeline>) -> Report {
+/// Of `rows`. For each recording it is said which of them are of it, and what was mapped when.
+pub(super) fn report(rows: &[Row], recordings: &[(Range<usize>, Timeline)]) -> Report {
     let all = Section {
         heading: "All recordings".into(),
         text: "Recorded programs went through spile, call by call and fault by fault, in the order in which the kernel made the changes; what the \
@@ -72,17 +72,14 @@ pub(super) fn report(rows: &[Row], timelines: &BTreeMap<String, Timeline>) -> Re
         tables: vec![table(rows)],
         charts: Vec::new(),
     };
-    let mut sections = vec![all];
-    for rows in rows.chunk_by(|one, next| one.trace == next.trace) {
-        sections.push(section(rows, timelines.get(&rows[0].trace)));
-    }
-    Report::new("Recorded programs through locking designs", sections)
+    let sections = recordings.iter().map(|(range, timeline)| section(&rows[range.clone()], timeline));
+    Report::new("Recorded programs through locking designs", std::iter::once(all).chain(sections).collect())
 }
 
-fn section(rows: &[Row], timeline: Option<&Timeline>) -> Section {
+fn section(rows: &[Row], timeline: &Timeline) -> Section {
     let first = &rows[0];
     let mut texts = vec![format!("{} steps. {}", grouped(first.report.steps as u64), agreement(rows))];
-    let mut charts: Vec<_> = timeline.map(|timeline| maps(&first.trace, timeline)).unwrap_or_default();
+    let mut charts = maps(&first.trace, timeline);
     for measure in MEASURES {
         match measure.comparison(rows).told(measure.how) {
             Told::Chart(chart) => charts.push(chart),
@@ -182,13 +179,12 @@ fn map(trace: &str, timeline: &Timeline, (mm, count): (usize, usize), stays: &[S
         true => format!("{} mappings", grouped(most as u64)),
         false => format!("{} mappings at first, {} at most", grouped(first as u64), grouped(most as u64)),
     };
-    let of = if count > 1 {
-        format!(": of {count} address spaces, one of those with most mappings for longest")
-    } else {
-        String::new()
+    let which = match count {
+        1 => format!("The address space of {trace}."),
+        _ => format!("Of the {count} address spaces of {trace}, one of those with most mappings for longest."),
     };
     let caption = format!(
-        "Of {trace}{of}. A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
+        "{which} A rectangle is a mapping, as it was at the end of each of {} equal parts of the recording; what comes and goes \
          within one is not seen. Up and down there is room only for what is mapped at some time, and for large mappings less than in proportion.",
         timeline.moments / step
     );
