@@ -4,6 +4,11 @@ use clap::{Parser, Subcommand};
 use spile_lab::verb::{self, End};
 use std::process::ExitCode;
 
+/// Cache lines are counted.
+#[cfg(feature = "sched")]
+#[global_allocator]
+static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
+
 /// What the locking designs of an address space do to real programs.
 #[derive(Parser, Debug)]
 #[command(name = "spile", version, arg_required_else_help = true)]
