@@ -4,12 +4,14 @@
 //! designs that it names. The same seed tells the same story.
 //!
 //! **Mechanism.** A race is a program of a few CPUs under the seeded scheduler (`scenes`, on a `stage`), and its story is what of the schedule's trace
-//! matters (`telling`). A seeded bug is chosen when a process starts, so a variant is played by another process (`variant`). Without feature `sched`
+//! matters (`telling`), with cache lines that depend on no allocator (`apart`). A seeded bug is chosen when a process starts, so a variant is played by another process (`variant`). Without feature `sched`
 //! the catalogue can be read and not played.
 
 pub mod story;
 pub mod variant;
 
+#[cfg(feature = "sched")]
+mod apart;
 #[cfg(feature = "sched")]
 mod scenes;
 #[cfg(feature = "sched")]
