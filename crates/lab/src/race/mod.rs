@@ -72,6 +72,7 @@ const ALL: &[&str] = &[
     "pt_range",
 ];
 
+#[cfg(feature = "sched")]
 macro_rules! plays {
     ([$($module:ident $design:ident,)*] $scene:ident) => { &[$(scenes::$scene::play::<spile::$design>,)*] };
 }
