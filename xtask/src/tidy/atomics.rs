@@ -12,6 +12,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/rcu/src/std_global.rs", "use core::sync::atomic::{AtomicU32, Ordering};"),
     // Counts what checkers look at; seen by them it would be a part of that.
     ("crates/spile/src/observe/counters.rs", "use core::sync::atomic::{AtomicU64, Ordering};"),
+    // Is asked at each allocation, which is no step of a story.
+    ("crates/lab/src/apart.rs", "use std::sync::atomic::{AtomicBool, Ordering};"),
 ];
 
 /// `core::sync::atomic`, `std::sync::atomic`, or `sync::atomic` of a group import, outside `spile-sync`.
