@@ -9,12 +9,12 @@ use std::process::ExitCode;
 #[global_allocator]
 static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
 
-/// What the locking designs of an address space do to real programs.
+/// What the locking designs of an address space do to real programs. Without a verb: a tour.
 #[derive(Parser, Debug)]
-#[command(name = "spile", version, arg_required_else_help = true)]
+#[command(name = "spile", version)]
 struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -27,10 +27,11 @@ enum Verb {
 
 fn main() -> ExitCode {
     let ended = match Args::parse().verb {
-        Verb::Replay(args) => verb::replay::run(&args),
-        Verb::Designs(args) => verb::designs::run(&args),
-        Verb::Maps(args) => verb::maps::run(&args),
-        Verb::Race(args) => verb::race::run(&args),
+        None => verb::tour::run(),
+        Some(Verb::Replay(args)) => verb::replay::run(&args),
+        Some(Verb::Designs(args)) => verb::designs::run(&args),
+        Some(Verb::Maps(args)) => verb::maps::run(&args),
+        Some(Verb::Race(args)) => verb::race::run(&args),
     };
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,
