@@ -18,13 +18,16 @@ use spile::Locking;
 use spile_mmtrace::{Call, Kind, Step};
 use spile_sim::Sim;
 use spile_sync::sched::{self, CLASSES, Counters, Run, Strategy};
+use std::any::Any;
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 /// How the schedule walks: so many accesses of a CPU in a row, on average.
 pub const STRETCH: u64 = 16;
 const STEPS_MAX: u64 = u64::MAX;
 /// How much of a failing schedule is told.
-const TOLD: usize = 400;
+const TOLD: usize = 80;
 
 /// Where steps of this kind are charged, if they are.
 fn costs_of<'f>(found: &'f mut Found, kind: &Kind) -> Option<&'f mut Costs> {
@@ -95,14 +98,20 @@ fn attempt<L: Locking>(
     let outcome = run.run();
     let mut found = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.accesses = outcome.steps();
-    if outcome.is_ok() {
-        let counted = program.finish();
-        found.report.note(counted, sim.flushes());
-        (found, true)
-    } else {
+    if !outcome.is_ok() {
         // What is left is in no state to be dropped.
-        std::mem::forget(program);
-        found.failure = Some(outcome.story(told));
-        (found, false)
+        forget(program);
+        found.failure = Some(format!("{outcome}\n{}", outcome.story(told)));
+        return (found, false);
     }
+    match catch_unwind(AssertUnwindSafe(|| program.finish())) {
+        Ok(counted) => found.report.note(counted, sim.flushes()),
+        Err(why) => found.failure = Some(format!("afterwards: {}", said(&*why))),
+    }
+    (found, true)
+}
+
+/// What a panic said.
+fn said(why: &(dyn Any + Send)) -> &str {
+    why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

@@ -156,7 +156,9 @@ impl<P: Stage, L: Locking> Program<P, L> {
         for vma in &snapshot.vmas {
             let Ok(range) = Range::new(vma.vma.start, vma.vma.end) else { continue };
             let attr = self.attr_of(vma, range);
-            mm.map(Place::Over(range), |_| attr).expect("there is memory");
+            if let Err(why) = mm.map(Place::Over(range), |_| attr) {
+                report.differ(step, format!("{range} of the list at its exec cannot be mapped: {why}"));
+            }
         }
         let space = Arc::new(Space { mm, has_break: AtomicBool::new(false) });
         lock(&self.spaces).insert(step.mm, Arc::clone(&space));
