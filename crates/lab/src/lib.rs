@@ -5,11 +5,15 @@
 //! **Mechanism.** A verb of the command line is a file in [`verb`]. Designs are taken from the core's own list, so that a new one is in every table.
 #![deny(missing_docs)]
 
+pub mod apart;
+pub mod bench;
 pub mod concurrent;
 pub mod design;
+pub mod interrupt;
 pub mod lean;
 pub mod output;
 pub mod parts;
+pub mod progress;
 pub mod replay;
 pub mod source;
 pub mod stage;

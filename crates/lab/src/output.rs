@@ -9,7 +9,7 @@ pub fn table(columns: &[&str], names: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns);
-    (names..columns.len()).filter_map(|i| Some(table.column_mut(i)?.set_cell_alignment(CellAlignment::Right))).for_each(drop);
+    table.column_iter_mut().skip(names).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table
 }
 
