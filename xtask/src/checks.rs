@@ -43,7 +43,7 @@ const CHECKS: &[Check] = &[
             "program_reads_until_unmapped",
             "map_against_unmap",
         ],
-        &["a late reader", "duels"],
+        &["a late reader", "a page freed before the flush", "a table freed under a fault", "duels"],
     ),
     check(
         "MAP_FIXED",
@@ -65,7 +65,7 @@ const CHECKS: &[Check] = &[
         ],
         &[],
     ),
-    check("DONTNEED", &["fault_against_discard", "discard_"], &["duels"]),
+    check("DONTNEED", &["fault_against_discard", "discard_"], &["two discards of a page", "duels"]),
     check("stack growth", &["fault_against_grow"], &["stack growth"]),
     check(
         "fork",
@@ -81,7 +81,7 @@ const CHECKS: &[Check] = &[
     check("a wait for a page", &["wait_against_", "wait_for_what_"], &[]),
     check("list of mappings", &["list_against"], &["a hole in the list"]),
     // Tables that come and go, and each design's lock.
-    check("anything else", &[""], &["a recycled mapping", "walks", "crowds"]),
+    check("anything else", &[""], &["a recycled mapping", "a wake-up that is not sent", "walks", "crowds"]),
 ];
 
 /// What a model, or several, went through.
@@ -284,9 +284,22 @@ fn bugs_table(designs: &[String], findings: &Findings, stories: &Stories) -> Res
     Ok(table)
 }
 
-/// The scheduler's tests of the simulator.
+/// The scheduler's tests: of the simulator, and the catalogue of races.
 fn story_tests(quick: bool) -> Command {
-    let mut tests = cargo(&["test", "-p", "spile-sim", "--features", "sched", "--test", "sched", "--test", "known_races"]);
+    let features = "spile-sim/sched,spile-lab/sched";
+    let mut tests = cargo(&[
+        "test",
+        "-p",
+        "spile-sim",
+        "-p",
+        "spile-lab",
+        "--features",
+        features,
+        "--test",
+        "sched",
+        "--test",
+        "known_races",
+    ]);
     if quick {
         some_optimisation(&mut tests);
     } else {

@@ -38,7 +38,10 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("scheduler", || done(run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("scheduler", || {
+        run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS))?;
+        done(run(race_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))
+    }),
     ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
@@ -128,8 +131,17 @@ fn sched_tests(more: &[&str]) -> Command {
     command
 }
 
+/// The catalogue of races, and the command that plays it.
+fn race_tests(more: &[&str]) -> Command {
+    let mut command = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "known_races", "--test", "race"]);
+    command.args(more).args(["--", "--show-output"]);
+    some_optimisation(&mut command);
+    command
+}
+
 fn test_sched() -> Result<Skipped> {
     run(&mut sched_tests(&[]))?;
+    run(&mut race_tests(&[]))?;
     // On the scheduler's cache lines, and what benchmarks do with its atomics.
     let mut lab = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "lines", "--test", "bench"]);
     run(some_optimisation(&mut lab))?;

@@ -7,8 +7,8 @@ fn main() {
     let limit: usize = args.get(5).map_or(usize::MAX, |l| l.parse().unwrap());
     let steps = &source.steps[..source.steps.len().min(limit)];
     let t = std::time::Instant::now();
-    let f = footprints(steps, &mut |_| ());
-    println!("footprints {:?} frames {}", t.elapsed(), f.frames);
+    let f = if std::env::var("FREE").is_ok() { freely(steps) } else { as_recorded(steps, &mut |_| ()) };
+    println!("footprints {:?}", t.elapsed());
     let t = std::time::Instant::now();
     let plan = Plan::new(steps, &f, cpus, std::env::var("W").map_or(WINDOW, |w| w.parse().unwrap()));
     println!("plan {:?}", t.elapsed());

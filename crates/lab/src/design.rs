@@ -6,10 +6,10 @@ use crate::bench::play::Contender;
 use crate::bench::scenes::{Costs, Scene, measure};
 use crate::bench::workload::Workload;
 use crate::bench::{contender, latencies};
-use crate::concurrent::Plan;
 #[cfg(feature = "sched")]
-use crate::concurrent::simulated::{Found, simulated};
+use crate::concurrent::simulated::simulated;
 use crate::concurrent::threads::threaded;
+use crate::concurrent::{Found, Plan};
 use crate::lean::Lean;
 use crate::replay::{Report, replayed};
 use anyhow::{Result, bail};
@@ -27,9 +27,9 @@ pub struct Design {
     pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
     /// Makes them as a plan says, by a seeded schedule, and counts what that costs.
     #[cfg(feature = "sched")]
-    pub simulated: fn(&[Step], &Plan, u64, Tell<'_>) -> Found,
+    pub simulated: fn(&[Step], &Plan<'_>, u64, Tell<'_>) -> Found,
     /// Makes them as a plan says, on threads of the host.
-    pub threaded: fn(&[Step], &Plan, Tell<'_>) -> Report,
+    pub threaded: fn(&[Step], &Plan<'_>, Tell<'_>) -> Found,
     /// Makes a benchmark's passes on a machine, with so many threads.
     pub contender: fn(&Lean, &Workload, usize) -> Box<dyn Contender>,
     /// Measures how long calls take.

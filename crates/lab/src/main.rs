@@ -25,6 +25,7 @@ enum Verb {
     BenchHost,
     Designs(verb::designs::Args),
     Maps(verb::maps::Args),
+    Race(verb::race::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Verb::BenchHost => spile_lab::bench::child::live().map(|()| End::Good),
         Verb::Designs(args) => verb::designs::run(&args),
         Verb::Maps(args) => verb::maps::run(&args),
+        Verb::Race(args) => verb::race::run(&args),
     };
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! Reading recordings, whole or as far as they go.
 
 use anyhow::{Context, Result};
-use spile_mmtrace::{Refused, Step};
+use spile_mmtrace::{Kernel, Refused, Salvaged, Step};
 use std::path::{Path, PathBuf};
 
 /// A recording, and what is wrong with it.
@@ -10,6 +10,8 @@ pub struct Source {
     pub name: String,
     /// Its steps, up to where it is torn.
     pub steps: Vec<Step>,
+    /// What the kernel did meanwhile.
+    pub kernel: Kernel,
     /// Where and why it ends too early.
     pub torn: Option<Refused>,
 }
@@ -21,11 +23,11 @@ pub struct Source {
 /// The file cannot be read, or nothing of it is a recording.
 pub fn open(path: &Path) -> Result<Source> {
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let (steps, torn) = spile_mmtrace::salvaged(&bytes);
+    let Salvaged { steps, kernel, torn } = spile_mmtrace::salvaged(&bytes);
     if let (true, Some(torn)) = (steps.is_empty(), &torn) {
         anyhow::bail!("{}: {torn}", path.display());
     }
-    Ok(Source { name: name(path), steps, torn })
+    Ok(Source { name: name(path), steps, kernel, torn })
 }
 
 fn name(path: &Path) -> String {

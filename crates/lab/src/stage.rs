@@ -3,13 +3,19 @@
 //! **Guarantee.** A replay is the same on both, but for what is checked on the way and how long it takes.
 
 use crate::lean::Lean;
-use spile::Platform;
+use spile::{Locking, Mm, Platform};
 use spile_sim::Sim;
 
 /// A machine that a recording can be replayed on.
 pub trait Stage: Platform<Store: Default> {
     /// Runs `program` as the CPU with this number.
     fn run<T>(&self, cpu: usize, program: impl FnOnce() -> T) -> T;
+
+    /// The CPU of this thread runs a program in `mm` from now on.
+    fn stay<L: Locking>(&self, mm: &Mm<Self, L>);
+
+    /// No CPU runs a program in `mm` any more.
+    fn vacate<L: Locking>(&self, mm: &Mm<Self, L>);
 
     /// Flushes of translation caches so far, and requests to other CPUs for them.
     fn flushes(&self) -> (u64, u64);
@@ -27,6 +33,14 @@ impl Stage for Sim {
         self.run_on(cpu, |_| program())
     }
 
+    fn stay<L: Locking>(&self, mm: &Mm<Self, L>) {
+        self.this_cpu().stay(mm);
+    }
+
+    fn vacate<L: Locking>(&self, mm: &Mm<Self, L>) {
+        Sim::vacate(self, mm);
+    }
+
     fn flushes(&self) -> (u64, u64) {
         let counts = self.counts();
         (counts.flushes, counts.ipis)
@@ -42,7 +56,12 @@ impl Stage for Lean {
         self.as_cpu(cpu, program)
     }
 
-    /// It has no translation caches, so nobody is asked.
+    /// It has no translation caches.
+    fn stay<L: Locking>(&self, _: &Mm<Self, L>) {}
+
+    fn vacate<L: Locking>(&self, _: &Mm<Self, L>) {}
+
+    /// As there are no caches nobody is asked.
     fn flushes(&self) -> (u64, u64) {
         (Lean::flushes(self), 0)
     }

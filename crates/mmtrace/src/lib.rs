@@ -22,5 +22,5 @@ mod order;
 mod parse;
 
 pub use event::{Call, Event, Fault, FileArg, Op, Snapshot, SnapshotVma, VmaLine, What};
-pub use order::{Kind, Step, salvaged, steps};
+pub use order::{Kernel, Kind, Salvaged, Step, salvaged, steps};
 pub use parse::{Refused, Trace};

@@ -76,15 +76,74 @@ pub fn steps(trace: &Trace) -> Result<Vec<Step>, Refused> {
     Ok(order.finish())
 }
 
-/// The steps that the bytes of a file have, compressed with xz or not, up to where they are damaged, wrong or cut off, if they are: for files
-/// too large to have their events in memory, too.
-pub fn salvaged(bytes: &[u8]) -> (Vec<Step>, Option<Refused>) {
+/// What could be read of a recording.
+#[derive(Debug, Default)]
+pub struct Salvaged {
+    /// Its steps, up to where it is damaged, wrong or cut off.
+    pub steps: Vec<Step>,
+    /// What the kernel did meanwhile.
+    pub kernel: Kernel,
+    /// Where and why it ends too early, if it does.
+    pub torn: Option<Refused>,
+}
+
+/// What the kernel did that was recorded from, as far as it can be told from its lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// Faults.
+    pub faults: u64,
+    /// Those for which it took the lock of the address space.
+    pub faults_with_lock: u64,
+    /// How often that lock was taken for writing.
+    pub writes: u64,
+    /// How often a try to take it failed.
+    pub tries_failed: u64,
+}
+
+/// Reads the bytes of a file, compressed with xz or not, up to where they are damaged, wrong or cut off, if they are: for files too large to
+/// have their events in memory, too.
+pub fn salvaged(bytes: &[u8]) -> Salvaged {
     let mut order = Order::default();
+    let mut witness = Witness::default();
     let refused = each_line(bytes, |said| match said {
-        Said::Event(event) => order.take(event),
+        Said::Event(event) => {
+            witness.sees(&event);
+            order.take(event)
+        }
         Said::Header(_) | Said::File(..) => Ok(()),
     });
-    (order.finish(), refused.err())
+    Salvaged { steps: order.finish(), kernel: witness.kernel, torn: refused.err() }
+}
+
+/// Counts what the kernel did.
+#[derive(Default)]
+struct Witness {
+    kernel: Kernel,
+    /// Threads whose last line is a fault.
+    faulting: HashSet<u32>,
+}
+
+impl Witness {
+    fn sees(&mut self, event: &Event) {
+        let was_faulting = self.faulting.remove(&event.tid);
+        let counts = &mut self.kernel;
+        match event.op {
+            Op::Fault(_) => {
+                counts.faults += 1;
+                self.faulting.insert(event.tid);
+            }
+            Op::Lock { acquired: true, other: false, failed: true, .. } => {
+                counts.tries_failed += 1;
+                // It tries, and then waits.
+                if was_faulting {
+                    self.faulting.insert(event.tid);
+                }
+            }
+            Op::Lock { acquired: true, write: false, other: false, .. } => counts.faults_with_lock += u64::from(was_faulting),
+            Op::Lock { acquired: true, write: true, other: false, .. } => counts.writes += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Where an event is in the recording, and whose it is.

@@ -342,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_is_watched() {
+        let packed = include_bytes!("../traces/ls.mmt.xz");
+        let whole = crate::salvaged(packed);
+        assert!(whole.torn.is_none());
+        // 17 in a hundred of its faults took the lock: most are the first in a mapping.
+        assert_eq!((whole.kernel.faults, whole.kernel.faults_with_lock), (120, 20));
+    }
+
+    #[test]
     fn every_truncation_is_an_answer() {
         for end in 0..SMALL.len() {
             if let Err(refused) = Trace::read(&SMALL.as_bytes()[..end]) {

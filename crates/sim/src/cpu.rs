@@ -7,13 +7,14 @@
 //! and after both, requests of other CPUs are served and the device goes on.
 
 use crate::Sim;
-use crate::machine::As;
+use crate::machine::{As, tell};
 use crate::watch::page_of;
 use spile::locking::Stable as _;
 use spile::paging::Gather;
 use spile::{
     Access, Attr, Denied, Error, FaultKind, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma, Waiting,
 };
+use std::fmt;
 
 /// How often an access may fault.
 const PATIENCE: usize = 10_000;
@@ -88,6 +89,20 @@ impl Sim {
         Cpu { sim: self, number }
     }
 
+    /// Sends every CPU away that [`stay`](Cpu::stay)s in `mm`, which is about to go.
+    pub fn vacate<L: Locking>(&self, mm: &Mm<Sim, L>) {
+        let mut state = self.lanes().watch.state();
+        for cpu in state.cpus.iter_mut().filter(|cpu| cpu.space.is_some_and(|(space, _)| space == mm.space())) {
+            cpu.space = None;
+            cpu.tlb.flush_all();
+        }
+    }
+
+    /// The CPU that this thread stands for.
+    pub fn this_cpu(&self) -> Cpu<'_> {
+        self.cpu(self.lanes().cpu())
+    }
+
     /// Runs `program` as the CPU with this number, on a thread of its own: it serves its requests itself, between operations and
     /// while it spins.
     pub fn run_on<T>(&self, number: usize, program: impl FnOnce(&Cpu<'_>) -> T) -> T {
@@ -142,6 +157,18 @@ impl<'s> Cpu<'s> {
         self.sim.lanes().relax();
     }
 
+    /// Switches to `mm` and stays there, as a CPU does between the faults of a program, so that flushes ask it; until it goes elsewhere, or
+    /// [`vacate`](Sim::vacate) sends all away.
+    pub fn stay<L: Locking>(&self, mm: &Mm<Sim, L>) {
+        let _busy = self.busy();
+        let mut state = self.sim.lanes().watch.state();
+        let (cpu, there) = (&mut state.cpus[self.number], Some((mm.space(), mm.page_table().root())));
+        if cpu.space != there {
+            cpu.tlb.flush_all();
+            cpu.space = there;
+        }
+    }
+
     /// Switches to `mm`.
     pub fn enter<'c, 'm, L: Locking>(&'c self, mm: &'m Mm<Sim, L>) -> User<'c, 'm, L> {
         let _busy = self.busy();
@@ -192,7 +219,11 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     ///
     /// [`Denied`].
     pub fn store(&self, at: u64, value: u8) -> Result<(), Denied> {
-        self.access(at, Access::Write, |byte| *byte = value)
+        let put = |byte: &mut u8| {
+            *byte = value;
+            value
+        };
+        self.access(at, Access::Write, put).map(drop)
     }
 
     /// Fetches a byte as an instruction.
@@ -204,14 +235,17 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         self.access(at, Access::Exec, |byte| *byte)
     }
 
-    fn access<T>(&self, at: u64, access: Access, act: impl Fn(&mut u8) -> T) -> Result<T, Denied> {
+    fn access(&self, at: u64, access: Access, act: impl Fn(&mut u8) -> u8) -> Result<u8, Denied> {
         let _busy = self.cpu.busy();
+        tell(format_args!("{access:?} {at:#x}"));
         for _ in 0..PATIENCE {
             self.cpu.between();
             if let Some(result) = self.attempt(at, access, &act) {
+                tell(format_args!("{access:?} {at:#x}: {result:#x}"));
                 return Ok(result);
             }
-            self.fault(at, access)?;
+            tell(format_args!("{access:?} {at:#x}: faults"));
+            self.fault(at, access).inspect_err(|denied| tell(format_args!("{access:?} {at:#x}: {denied:?}")))?;
         }
         panic!("cpu {} faulted {PATIENCE} times for one {access:?} at {at:#x} in\n{:#?}", self.cpu.number, self.mm)
     }
@@ -247,14 +281,22 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         }
     }
 
+    /// Calls a verb in the kernel, and says so in the story.
+    fn verb<T>(&self, what: fmt::Arguments<'_>, verb: impl FnOnce() -> T) -> T {
+        tell(what);
+        let result = self.cpu.call(verb);
+        tell(format_args!("{what}: done"));
+        result
+    }
+
     /// Calls a verb in the kernel, and checks that of what was in its range before nothing can be used after.
-    fn taking_away<T>(&self, range: Range, when: &str, verb: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    fn taking_away<T>(&self, range: Range, name: &str, verb: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let watch = &self.cpu.sim.lanes().watch;
         let space = self.mm.space();
         let since = watch.state().now();
-        let result = self.cpu.call(verb);
+        let result = self.verb(format_args!("{name} {range}"), verb);
         if result.is_ok() {
-            watch.check(|state| ((), state.survivor(space, range, since, when)));
+            watch.check(|state| ((), state.survivor(space, range, since, &format!("{name} was over"))));
         }
         result
     }
@@ -266,8 +308,8 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     /// As there.
     pub fn map(&self, place: Place, attr: impl FnOnce(Range) -> Attr<Sim>) -> Result<Range, Error> {
         match place {
-            Place::Over(range) => self.taking_away(range, "a range was mapped over", || self.mm.map(place, attr)),
-            _ => self.cpu.call(|| self.mm.map(place, attr)),
+            Place::Over(range) => self.taking_away(range, "map over", || self.mm.map(place, attr)),
+            _ => self.verb(format_args!("map {place:?}"), || self.mm.map(place, attr)),
         }
     }
 
@@ -277,7 +319,7 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     ///
     /// As there.
     pub fn unmap(&self, range: Range) -> Result<(), Error> {
-        self.taking_away(range, "a range was unmapped", || self.mm.unmap(range))
+        self.taking_away(range, "unmap", || self.mm.unmap(range))
     }
 
     /// [`Mm::protect`].
@@ -286,7 +328,7 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     ///
     /// As there.
     pub fn protect(&self, range: Range, prot: Prot) -> Result<(), Error> {
-        self.cpu.call(|| self.mm.protect(range, prot))
+        self.verb(format_args!("protect {range} {prot:?}"), || self.mm.protect(range, prot))
     }
 
     /// [`Mm::fork`].
@@ -295,7 +337,7 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     ///
     /// As there.
     pub fn fork(&self) -> Result<Mm<Sim, L>, Error> {
-        self.cpu.call(|| self.mm.fork())
+        self.verb(format_args!("fork"), || self.mm.fork())
     }
 
     /// Empties the pages of `range` under a fault's hold on each one's mapping, as `MADV_DONTNEED` does. Whether every hold was had, and good
@@ -311,9 +353,9 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
         for at in (range.start()..range.end()).step_by(spile::PAGE as usize) {
             let page = Range::page_of(at);
             let since = watch.state().now();
-            let done = self.cpu.call(|| self.discard_page(page, &wanted));
+            let done = self.verb(format_args!("discard {page}"), || self.discard_page(page, &wanted));
             if done {
-                watch.check(|state| ((), state.survivor(space, page, since, "a page was discarded")));
+                watch.check(|state| ((), state.survivor(space, page, since, "discard was over")));
             }
             all &= done;
         }

@@ -49,6 +49,14 @@ fn lines(count: usize) -> Box<[Line]> {
     (0..count).map(|_| Line(AtomicU64::new(0))).collect()
 }
 
+/// Says in the story of a seeded schedule what this CPU does; nothing else.
+pub(crate) fn tell(what: impl std::fmt::Display) {
+    #[cfg(feature = "sched")]
+    spile_sync::sched::label(what);
+    #[cfg(not(feature = "sched"))]
+    drop(what);
+}
+
 /// Runs as a CPU until it is dropped.
 #[derive(Debug)]
 pub(crate) struct As {
@@ -150,6 +158,7 @@ impl Lanes {
     }
 
     pub(crate) fn wake(&self, key: usize) {
+        tell("wakes who sleeps");
         // Release [wake]: what the sleeper waits for was done before.
         self.woken[key % BEDS].0.fetch_add(1, Ordering::Release);
         #[cfg(not(feature = "sched"))]
@@ -168,11 +177,13 @@ impl Lanes {
         if !still() {
             return;
         }
+        tell("sleeps");
         let mut rounds = 0u64;
         while woken.load(Ordering::Acquire) == before {
             device.tick();
             self.doze(key, &mut rounds);
         }
+        tell("is awake");
     }
 
     #[cfg(feature = "sched")]

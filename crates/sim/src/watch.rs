@@ -1,13 +1,14 @@
 //! What the checks know: the state of each CPU, which changes are not flushed yet, what happened last.
 //!
 //! **Guarantee.** A broken rule panics once, with the last things that happened to the page or frame it is about. Watching adds no yield
-//! point: it is not part of the schedule.
+//! point: it is not part of the schedule, though what it sees is told in the schedule's stories.
 //!
 //! **Mechanism.** One lock around everything, held for a few lines and never across a yield point. A change that takes something away from
 //! a page (told by `Mmu::commit`, before it is made) is a *debt* of the CPU that makes it. `issue` moves the debts that it covers into
 //! a *flush*; the flush is over when each CPU of its space has served it. So a stale translation is legal exactly as
 //! long as a debt or an unserved flush is about its page, and a CPU that ends an operation owes nothing.
 
+use crate::machine::tell;
 use crate::tlb::{Entry, Tlb};
 use spile::paging::Pte;
 use spile::{FrameId, PAGE, Range, SpaceId};
@@ -123,6 +124,24 @@ impl fmt::Display for Event {
     }
 }
 
+/// An event as a story of the seeded scheduler tells it, beside what its CPUs do.
+struct Told(Event);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { cpu, space, range, frame, what, .. } = self.0;
+        let at = range.map_or(0, |range| range.start());
+        match what {
+            What::Commit(old, new) => write!(f, "PTE {at:#x} of {space:?}: {} -> {}", Shown(old), Shown(new)),
+            What::Fill(pte) => write!(f, "TLB {at:#x} of {space:?}: {}", Shown(Some(pte))),
+            What::Freed => write!(f, "frees {:?}", frame.unwrap_or(FrameId(0))),
+            What::Issued(id) => write!(f, "issues flush {id} of {}", Shown(range.map(|range| (space, range)))),
+            What::Served(id) => write!(f, "cpu {cpu} serves flush {id}"),
+            What::Acked(id) => write!(f, "flush {id} is over"),
+        }
+    }
+}
+
 struct Shown<T>(Option<T>);
 
 impl fmt::Display for Shown<Pte> {
@@ -206,7 +225,9 @@ impl State {
         if self.events.len() == REMEMBERED {
             self.events.pop_front();
         }
-        self.events.push_back(Event { time: self.clock, cpu, space, range, frame, what });
+        let event = Event { time: self.clock, cpu, space, range, frame, what };
+        self.events.push_back(event);
+        tell(Told(event));
     }
 
     pub(crate) fn now(&self) -> u64 {

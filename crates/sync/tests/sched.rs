@@ -552,3 +552,31 @@ fn accesses_are_charged_to_classes() {
         .run();
     outcome.expect_ok();
 }
+
+#[test]
+fn memory_that_was_given_back_is_nobodys() {
+    #[repr(align(64))]
+    struct Line(AtomicU32);
+    for (given_back, transfers) in [(false, 1), (true, 0)] {
+        let line = Line(AtomicU32::new(0));
+        let written = Mutex::new(false);
+        let outcome = Run::new(0)
+            .spawn("first", || {
+                line.0.store(1, Relaxed);
+                if given_back {
+                    sched::given_back((&raw const line).addr(), size_of::<Line>());
+                }
+                *written.lock().unwrap() = true;
+                sched::wake(1);
+            })
+            .spawn("second", || {
+                while !*written.lock().unwrap() {
+                    sched::sleep();
+                }
+                line.0.store(2, Relaxed);
+            })
+            .run()
+            .expect_ok();
+        assert_eq!(outcome.total().transfers, transfers);
+    }
+}

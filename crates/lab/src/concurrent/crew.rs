@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(super) struct Crew<'p> {
-    plan: &'p Plan,
+    plan: &'p Plan<'p>,
     cpus: Box<[Cpu]>,
     /// Those that wait, by their numbers, each with the task that it waits for.
     waiting: Mutex<Vec<(usize, &'p Task)>>,
@@ -25,7 +25,7 @@ struct Cpu {
 }
 
 impl<'p> Crew<'p> {
-    pub(super) fn new(plan: &'p Plan) -> Self {
+    pub(super) fn new(plan: &'p Plan<'p>) -> Self {
         let begin = |tasks: &Vec<Task>| Cpu { made: AtomicU32::new(0), at: AtomicUsize::new(place(tasks, 0)) };
         Self { plan, cpus: plan.cpus.iter().map(begin).collect(), waiting: Mutex::default() }
     }

@@ -5,7 +5,8 @@
 //! **Mechanism.** The threads of the recording are dealt to CPUs in turn. A step needs the last steps of other CPUs, within a window of the
 //! recording, that it meets. And it waits until all before the window are made: so nothing is done long before its time.
 
-use super::{Footprint, Footprints};
+use super::footprint::{Footprint, Footprints};
+use super::free::Renaming;
 use spile_mmtrace::Step;
 use std::collections::BTreeMap;
 
@@ -14,7 +15,9 @@ pub const WINDOW: usize = 256;
 
 /// Who does what.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Plan<'f> {
+    /// Where areas are placed anew, how.
+    pub(super) renaming: Option<&'f Renaming>,
     /// The steps of each CPU, in the recorded order.
     pub(super) cpus: Vec<Vec<Task>>,
     /// How far a step may come before its time.
@@ -37,16 +40,17 @@ pub(super) struct Task {
     pub(super) needs: Box<[(u32, u32)]>,
 }
 
-impl Plan {
+impl<'f> Plan<'f> {
     /// For this many CPUs.
     ///
     /// # Panics
     ///
     /// If there are none, or the window is nothing.
-    pub fn new(steps: &[Step], footprints: &Footprints, cpus: usize, window: usize) -> Self {
+    pub fn new(steps: &[Step], footprints: &'f Footprints, cpus: usize, window: usize) -> Self {
         assert!(cpus > 0 && window > 0, "somebody must do something");
         let frames = room(footprints.frames, cpus);
-        let mut plan = Self { cpus: (0..cpus).map(|_| Vec::new()).collect(), window, frames };
+        let renaming = footprints.renaming.as_ref();
+        let mut plan = Self { renaming, cpus: (0..cpus).map(|_| Vec::new()).collect(), window, frames };
         // Of each step its CPU, and how many that had made with it.
         let mut places: Vec<(u32, u32)> = Vec::with_capacity(steps.len());
         for (at, step) in steps.iter().enumerate() {

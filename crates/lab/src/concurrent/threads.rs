@@ -4,6 +4,8 @@
 
 use super::Plan;
 use super::crew::Crew;
+use super::found::Found;
+use super::free::{Freely, made};
 use crate::lean::Lean;
 use crate::replay::{Program, Report};
 use crate::stage::Stage as _;
@@ -13,19 +15,20 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Makes `steps` as `plan` says; `progress` is told now and then how many are done.
-pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan, progress: &(dyn Fn(usize) + Sync)) -> Report {
+pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(usize) + Sync)) -> Found {
     let cpus = plan.cpus.len();
     let lean = Lean::new(cpus, plan.frames, false);
     let program = Program::<Lean, L>::new(lean.clone(), steps);
     let crew = Crew::new(plan);
+    let freely = plan.renaming.map(Freely::new);
     let all = Mutex::new(Report::default());
     thread::scope(|scope| {
         for number in 0..cpus {
-            let (lean, program, crew, all) = (&lean, &program, &crew, &all);
+            let (lean, program, crew, freely, all) = (&lean, &program, &crew, freely.as_ref(), &all);
             scope.spawn(move || {
                 let mut mine = Report::default();
                 let make = |at: usize| {
-                    program.step(&steps[at], &mut mine);
+                    made(program, freely, at, &steps[at], &mut mine);
                     if at.is_multiple_of(1024) {
                         progress(at);
                     }
@@ -39,5 +42,5 @@ pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan, progress: &(dyn Fn(usiz
     let mut report = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     let counted = program.finish();
     report.note(counted, crate::stage::Stage::flushes(&lean));
-    report
+    Found { report, ..Found::default() }
 }

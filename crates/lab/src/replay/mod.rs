@@ -9,6 +9,7 @@ mod program;
 mod report;
 
 pub(crate) use program::Program;
+pub(crate) use report::count;
 pub use report::{Difference, Report};
 
 use crate::lean::Lean;
@@ -24,12 +25,15 @@ const STRIDE: usize = 1024;
 
 /// All of `steps` under one design on a machine that only counts; `progress` is told how many are done.
 pub fn replayed<L: Locking>(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
-    replayed_on::<_, L>(Lean::new(1, FRAMES, false), steps, progress)
+    complete(Replay::<_, L>::new(steps), steps, progress)
 }
 
 /// The same on this machine.
 pub fn replayed_on<P: Stage, L: Locking>(stage: P, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
-    let mut replay = Replay::<P, L>::new(stage, steps);
+    complete(Replay::<P, L>::on(stage, steps), steps, progress)
+}
+
+fn complete<P: Stage, L: Locking>(mut replay: Replay<P, L>, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
     replay.advance(steps, progress);
     replay.finish()
 }
@@ -40,9 +44,16 @@ pub struct Replay<P: Stage, L: Locking> {
     report: Report,
 }
 
+impl<L: Locking> Replay<Lean, L> {
+    /// Of a program that will make these steps, on a machine that only counts.
+    pub fn new(steps: &[Step]) -> Self {
+        Self::on(Lean::new(1, FRAMES, false), steps)
+    }
+}
+
 impl<P: Stage, L: Locking> Replay<P, L> {
     /// Of a program that will make these steps, on this machine.
-    pub fn new(stage: P, steps: &[Step]) -> Self {
+    pub fn on(stage: P, steps: &[Step]) -> Self {
         Self { program: Program::new(stage, steps), report: Report::default() }
     }
 

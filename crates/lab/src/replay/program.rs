@@ -9,7 +9,7 @@
 use super::report::{Report, count};
 use crate::stage::Stage;
 use spile::backing::File;
-use spile::linux::{Errno, FileRights, Opened, map, remap};
+use spile::linux::{Errno, FileRights, Opened, map, prot, remap};
 use spile::{Access, Attr, Backing, Contents, Counters, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
 use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +39,9 @@ pub(crate) struct Space<P: Stage, L: Locking> {
     has_break: AtomicBool,
 }
 
+/// Protection, whether shared, and the file.
+type KindOf = (u32, bool, Option<u32>);
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -65,6 +68,16 @@ fn names_of(steps: &[Step]) -> impl Iterator<Item = u64> {
         Kind::Call(Call::AnonName { name, .. }, _) if name != 0 => Some(name),
         _ => None,
     })
+}
+
+impl<P: Stage, L: Locking> Space<P, L> {
+    /// The first call of brk tells where the heap begins.
+    pub(crate) fn begin_break(&self, start: u64) {
+        // Relaxed: a recording's calls of brk come one after the other.
+        if !self.has_break.swap(true, Ordering::Relaxed) {
+            self.mm.set_brk_start(start, start);
+        }
+    }
 }
 
 impl<P: Stage, L: Locking> Program<P, L> {
@@ -111,6 +124,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
     fn gone(&self, mm: usize) {
         let space = lock(&self.spaces).remove(&mm);
         if let Some(space) = space {
+            self.stage.vacate(&space.mm);
             let counted = space.mm.counters();
             let mut all = lock(&self.counted);
             *all = *all + counted;
@@ -126,6 +140,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
             _ => {}
         }
         let Some(space) = self.space(step.mm) else { return };
+        self.stage.stay(&space.mm);
         match &step.kind {
             Kind::Fork { child } => self.fork(&space, *child),
             Kind::Call(call, result) => self.call(&space, step, call, *result, report),
@@ -187,44 +202,46 @@ impl<P: Stage, L: Locking> Program<P, L> {
 
     /// Makes a call so that what the kernel chose is chosen. `None` for calls that do nothing here.
     fn perform(&self, space: &Space<P, L>, call: &Call, result: Result<u64, i32>) -> Option<Result<u64, Errno>> {
-        let file = match *call {
-            Call::Mmap { file: FileArg::File(number), prot, .. } => {
-                let rights = if prot & 2 != 0 { FileRights::ReadWrite } else { FileRights::Read };
-                Some(Opened { file: Arc::clone(&self.files[&number]), rights })
+        match (call, result) {
+            (&Call::Mmap { len, prot, flags, file, offset, .. }, Ok(addr)) => {
+                self.make(space, &Call::Mmap { addr, len, prot, flags: flags | map::FIXED, file, offset })
             }
-            _ => None,
-        };
-        let name = match *call {
-            Call::AnonName { name, .. } => self.names.get(&name),
-            _ => None,
-        };
-        let Space { mm, has_break } = space;
+            (&Call::Mremap { old, old_len, new_len, flags, .. }, Ok(new)) if new != old => {
+                self.make(space, &Call::Mremap { old, old_len, new_len, flags: flags | remap::FIXED, new })
+            }
+            (Call::Brk { .. }, Ok(now)) => {
+                space.begin_break(now);
+                self.make(space, call)
+            }
+            _ => self.make(space, call),
+        }
+    }
+
+    /// Makes a call as it is. `None` for calls that do nothing here.
+    pub(crate) fn make(&self, space: &Space<P, L>, call: &Call) -> Option<Result<u64, Errno>> {
+        let mm = &space.mm;
         let done = |done: Result<(), Errno>| Some(done.map(|()| 0));
         match *call {
-            Call::Mmap { addr, len, prot, flags, offset, .. } => {
-                let (addr, fixed) = result.map_or((addr, 0), |at| (at, map::FIXED));
-                Some(mm.mmap(addr, len, prot, flags | fixed, file.as_ref(), offset))
+            Call::Mmap { addr, len, prot, flags, file, offset } => {
+                let file = self.opened(file, prot);
+                Some(mm.mmap(addr, len, prot, flags, file.as_ref(), offset))
             }
             Call::Munmap { addr, len } => done(mm.munmap(addr, len)),
             Call::Mprotect { addr, len, prot } => done(mm.mprotect(addr, len, prot)),
             Call::Madvise { addr, len, advice } => done(mm.madvise(addr, len, advice as i32)),
-            Call::Mremap { old, old_len, new_len, flags, new } => match result {
-                Ok(at) if at != old => Some(mm.mremap(old, old_len, new_len, flags | remap::FIXED, at)),
-                _ => Some(mm.mremap(old, old_len, new_len, flags, new)),
-            },
-            Call::Brk { addr } => {
-                // Relaxed: a recording's calls of brk come one after the other.
-                if !has_break.swap(true, Ordering::Relaxed) {
-                    let start = result.unwrap_or(0);
-                    mm.set_brk_start(start, start);
-                }
-                Some(Ok(mm.brk(addr)))
-            }
+            Call::Mremap { old, old_len, new_len, flags, new } => Some(mm.mremap(old, old_len, new_len, flags, new)),
+            Call::Brk { addr } => Some(Ok(mm.brk(addr))),
             Call::Mlock { addr, len, flags } => done(mm.mlock2(addr, len, flags)),
             Call::Munlock { addr, len } => done(mm.munlock(addr, len)),
-            Call::AnonName { addr, len, .. } => done(mm.set_anon_name(addr, len, name)),
+            Call::AnonName { addr, len, name } => done(mm.set_anon_name(addr, len, self.names.get(&name))),
             Call::Other(_) => None,
         }
+    }
+
+    fn opened(&self, file: FileArg, prot: u32) -> Option<Opened<P>> {
+        let FileArg::File(number) = file else { return None };
+        let rights = if prot & prot::WRITE != 0 { FileRights::ReadWrite } else { FileRights::Read };
+        Some(Opened { file: Arc::clone(&self.files[&number]), rights })
     }
 
     /// Whether `ours` is what the kernel has.
@@ -262,7 +279,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
         for vma in theirs.iter().filter(|_| same) {
             let (_, resident) = mm.resident(vma.vma.start).expect("compared above");
             let within = |ours: u64, kib: u64| (ours * 4).abs_diff(kib) <= (kib / 100).max(4);
-            let file_kib = vma.rss_kib - vma.anon_kib;
+            let file_kib = vma.rss_kib.saturating_sub(vma.anon_kib);
             if vma.anon_kib > 0 && !count(&mut report.anon, within(resident.anon, vma.anon_kib)) {
                 let what = format!("{} anonymous pages, the kernel has {} KiB in {:x?}", resident.anon, vma.anon_kib, vma.vma);
                 report.differ(step, what);
@@ -274,6 +291,32 @@ impl<P: Stage, L: Locking> Program<P, L> {
         if !count(&mut report.snapshots, same) {
             let told = self.tell(&ours, &theirs);
             report.differ(step, told);
+        }
+    }
+
+    /// The bytes that are mapped of each kind, wherever they are: ours, and those of the kernel.
+    fn sums(&self, space: &Space<P, L>, snapshot: &Snapshot) -> [BTreeMap<KindOf, u64>; 2] {
+        let mut sums = [BTreeMap::new(), BTreeMap::new()];
+        space.mm.each_mapping(|mapping| {
+            let file = match mapping.contents {
+                Contents::File(id, _) => self.numbers.get(&id).copied(),
+                Contents::Anon => None,
+            };
+            *sums[0].entry((mapping.prot.bits(), mapping.is_shared(), file)).or_default() += mapping.range.len();
+        });
+        for SnapshotVma { vma, .. } in snapshot.vmas.iter().filter(|vma| Range::new(vma.vma.start, vma.vma.end).is_ok()) {
+            // What processes share without a name is a file to the kernel, too.
+            let file = file_of(vma.what).filter(|number| self.files.contains_key(number));
+            *sums[1].entry((vma.prot, vma.shared, file)).or_default() += vma.end - vma.start;
+        }
+        sums
+    }
+
+    /// Compares how much is mapped, of each kind, with what the kernel has, and not where.
+    pub(crate) fn compare_sums(&self, space: &Space<P, L>, step: &Step, snapshot: &Snapshot, report: &mut Report) {
+        let [ours, theirs] = self.sums(space, snapshot);
+        if !count(&mut report.snapshots, ours == theirs) {
+            report.differ(step, format!("bytes by protection, sharing and file are {ours:x?}, the kernel's {theirs:x?}"));
         }
     }
 

@@ -76,7 +76,7 @@ impl Report {
         }
     }
 
-    /// Takes in what another CPU found.
+    /// Takes in what another CPU found, or another replay.
     pub(crate) fn merge(&mut self, other: Self) {
         let pairs = [
             (&mut self.snapshots, other.snapshots),
@@ -88,6 +88,9 @@ impl Report {
         ];
         pairs.into_iter().for_each(|(ours, theirs)| *ours = (ours.0 + theirs.0, ours.1 + theirs.1));
         self.steps += other.steps;
+        self.flushes += other.flushes;
+        self.ipis += other.ipis;
+        other.counters.into_iter().for_each(|(label, count)| *self.counters.entry(label).or_default() += count);
         self.differences.extend(other.differences);
         self.differences.sort_by_key(|difference| difference.line);
         self.differences.truncate(TOLD);

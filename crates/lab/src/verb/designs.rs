@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<End> {
     for promises in &tables {
         let columns: Vec<_> = promises.columns.iter().map(String::as_str).collect();
         let mut table = output::table(&columns, columns.len());
-        promises.rows.iter().for_each(|row| _ = table.add_row(row));
+        promises.rows.iter().for_each(|row| table.add_row(row));
         println!("{table}\n");
     }
     println!("{} designs. How each differs from its source, and why: docs/designs.md", DESIGNS.len());

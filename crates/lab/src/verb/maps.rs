@@ -1,8 +1,7 @@
 //! `spile maps`: what was mapped at a moment of a recording.
 
 use super::End;
-use crate::lean::Lean;
-use crate::replay::{FRAMES, Replay};
+use crate::replay::Replay;
 use crate::source;
 use anyhow::{Context, Result, bail, ensure};
 use spile::VmaRefcount;
@@ -74,7 +73,7 @@ pub fn run(args: &Args) -> Result<End> {
             threads.push(step.tid);
         }
     }
-    let mut replay = Replay::<_, VmaRefcount>::new(Lean::new(1, FRAMES, false), &until);
+    let mut replay = Replay::<_, VmaRefcount>::new(&until);
     replay.advance(&until, &mut |_| ());
     let mut shown = 0;
     for (mm, mappings) in replay.mappings() {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod designs;
 pub mod maps;
+pub mod race;
 pub mod replay;
 
 /// How a verb ended, for the shell.

@@ -1,14 +1,20 @@
 //! `spile replay`: recorded programs through the designs, checked against what the kernel had.
 
+mod concurrent;
+mod report;
+
 use super::End;
+use crate::concurrent::WINDOW;
 use crate::design::{self, Design};
-use crate::output::{self, grouped};
+use crate::interrupt;
+use crate::output::{self, Table, grouped};
 use crate::replay::Report;
 use crate::source::{self, Source};
+use crate::timeline::Timeline;
 use anyhow::{Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(clap::Args, Debug)]
@@ -25,6 +31,40 @@ pub struct Args {
     /// An array of objects instead of a table
     #[arg(long)]
     json: bool,
+    /// Also a report: one HTML file with tables and charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Threads beside each other, on simulated CPUs under a seeded schedule: how many cache lines faults and changes move
+    #[arg(long)]
+    concurrent: bool,
+    /// How many CPUs: numbers with commas between
+    #[arg(long, value_delimiter = ',', default_value = "2", requires = "concurrent")]
+    cpus: Vec<usize>,
+    /// On threads of this computer, and not on simulated CPUs
+    #[arg(long, requires = "concurrent")]
+    on_threads: bool,
+    /// Where mappings are put
+    #[arg(long, value_enum, default_value = "recorded", requires = "concurrent")]
+    placement: Placement,
+    /// The first seed
+    #[arg(long, default_value_t = 0, requires = "concurrent")]
+    seed: u64,
+    /// How many seeds
+    #[arg(long, default_value_t = 1, requires = "concurrent")]
+    seeds: u64,
+    /// How far a step may come before its time, in steps of the recording for each CPU
+    #[arg(long, default_value_t = WINDOW, requires = "concurrent")]
+    window: usize,
+}
+
+/// Where mappings are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Placement {
+    /// Where the kernel put them: what there is at the end can be compared mapping by mapping.
+    Recorded,
+    /// Anew: threads that used the same addresses one after the other can go beside each other.
+    Free,
 }
 
 /// What a design made of a recording.
@@ -41,32 +81,91 @@ struct Row {
 
 /// # Errors
 ///
-/// A recording cannot be read, or a design is not known.
+/// A recording cannot be read, a design is not known, or the report cannot be written.
 pub fn run(args: &Args) -> Result<End> {
     let designs = design::chosen(&args.design)?;
     ensure!(!designs.is_empty(), "no design was named");
     let traces = if args.traces.is_empty() { source::bundled() } else { args.traces.clone() };
+    args.html.as_deref().map(crate::report::probe).transpose()?;
+    interrupt::keep_what_is_done();
+    let good = match args.concurrent {
+        true => beside_each_other(args, &traces, &designs)?,
+        false => in_order(args, &traces, &designs)?,
+    };
+    Ok(if good && !interrupt::is_asked() { End::Good } else { End::Bad })
+}
+
+fn opened(path: &Path) -> Result<Source> {
+    let source = source::open(path)?;
+    if let Some(torn) = &source.torn {
+        eprintln!("{}: {torn}; what comes before it is replayed", path.display());
+    }
+    Ok(source)
+}
+
+/// Whether nothing is torn, and nothing differs or nobody asked.
+fn in_order(args: &Args, traces: &[PathBuf], designs: &[&'static Design]) -> Result<bool> {
     let mut rows = Vec::new();
-    for path in &traces {
-        let source = source::open(path)?;
-        if let Some(torn) = &source.torn {
-            eprintln!("{}: {torn}; what comes before it is replayed", path.display());
+    let mut recordings = Vec::new();
+    // One after the other: the large ones take room.
+    for path in traces {
+        let source = opened(path)?;
+        let first = rows.len();
+        rows.extend(designs.iter().take_while(|_| !interrupt::is_asked()).map(|design| row(&source, design)));
+        if args.html.is_some() {
+            recordings.push((first..rows.len(), timeline(&source)));
         }
-        rows.extend(designs.iter().map(|design| row(&source, design)));
     }
     match args.json {
         true => output::json(&rows)?,
-        false => print(&rows),
+        false => println!("{}", table(&rows)),
     }
-    let differs = args.check && !tell_differences(&rows);
-    let is_torn = rows.iter().any(|row| row.torn.is_some());
-    Ok(if differs || is_torn { End::Bad } else { End::Good })
+    if let Some(path) = &args.html {
+        report::report(&rows, &recordings).write(path)?;
+    }
+    let bad = rows.iter().filter(|row| !row.report.agrees());
+    let good = !args.check || tell_differences(bad.map(Row::difference));
+    Ok(good && rows.iter().all(|row| row.torn.is_none()))
+}
+
+/// The same.
+fn beside_each_other(args: &Args, traces: &[PathBuf], designs: &[&'static Design]) -> Result<bool> {
+    let sources = traces.iter().map(|path| opened(path)).collect::<Result<Vec<_>>>()?;
+    let rows = concurrent::rows(args, &sources, designs)?;
+    match args.json {
+        true => output::json(&rows)?,
+        false => println!("{}", concurrent::rows_table(&rows)),
+    }
+    if let Some(path) = &args.html {
+        concurrent::report(&rows).write(path)?;
+    }
+    let bad = rows.iter().filter(|row| !row.agrees());
+    let good = !args.check || tell_differences(bad.map(|row| (row.name(), row.first_difference())));
+    Ok(good && sources.iter().all(|source| source.torn.is_none()))
+}
+
+/// Whether there are none; the first of each is told.
+fn tell_differences(bad: impl Iterator<Item = (String, String)>) -> bool {
+    bad.inspect(|(who, what)| eprintln!("{who}: differs from the kernel: {what}")).count() == 0
+}
+
+/// How far a recording is.
+fn bar(source: &Source, what: &str) -> ProgressBar {
+    let style = "{msg:30} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left";
+    let bar = ProgressBar::new(source.steps.len() as u64).with_style(ProgressStyle::with_template(style).expect("a template"));
+    bar.set_message(format!("{} {what}", source.name));
+    bar
+}
+
+fn timeline(source: &Source) -> Timeline {
+    let bar = bar(source, "over time");
+    let timeline = Timeline::recorded(&source.steps, report::MOMENTS, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    timeline
 }
 
 fn row(source: &Source, design: &Design) -> Row {
-    let style = "{msg:30} {wide_bar} {pos}/{len} steps, {per_sec}, {eta} left";
-    let bar = ProgressBar::new(source.steps.len() as u64).with_style(ProgressStyle::with_template(style).expect("a template"));
-    bar.set_message(format!("{} {}", source.name, design.name));
+    let bar = bar(source, design.name);
     let start = Instant::now();
     let report = (design.replay)(&source.steps, &mut |done| bar.set_position(done as u64));
     bar.finish_and_clear();
@@ -74,7 +173,15 @@ fn row(source: &Source, design: &Design) -> Row {
     Row { trace: source.name.clone(), design: design.name, report, torn, seconds: start.elapsed().as_secs_f64() }
 }
 
-fn print(rows: &[Row]) {
+impl Row {
+    /// Who it is, and what differs first.
+    fn difference(&self) -> (String, String) {
+        let first = self.report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
+        (format!("{}, {}", self.trace, self.design), first)
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
     let columns = [
         "trace",
         "design",
@@ -111,18 +218,8 @@ fn print(rows: &[Row]) {
             grouped((report.steps as f64 / seconds) as u64),
         ]);
     }
-    println!("{table}");
-    println!(
-        "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults allowed."
-    );
-}
-
-/// Whether nothing differs that must not; else the first difference of each is told.
-fn tell_differences(rows: &[Row]) -> bool {
-    let bad: Vec<_> = rows.iter().filter(|row| !row.report.agrees()).collect();
-    for Row { trace, design, report, .. } in &bad {
-        let first = report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
-        eprintln!("{trace}, {design}: differs from the kernel: {first}");
-    }
-    bad.is_empty()
+    table.note = "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults \
+                  allowed. Steps per second are those of one run by the wall clock: no measurement."
+        .into();
+    table
 }

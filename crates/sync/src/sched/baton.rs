@@ -76,6 +76,7 @@ pub(super) fn silence_panics() {
             if active() {
                 let origin = Origin { at: info.location().map(Location::to_string), why: text_of(info.payload()) };
                 let Some(earlier) = UNWINDS_FROM.replace(Some(origin)) else {
+                    with_current(|baton, me| baton.note_panic(me));
                     return;
                 };
                 eprintln!("before the next panic, this simulated thread unwound from: {}", earlier.why);
@@ -180,6 +181,13 @@ impl Baton {
         self.unwind_if_failed(state);
     }
 
+    pub(super) fn given_back(&self, address: usize, bytes: usize) {
+        // Who has the state's lock is this thread, in the middle of its bookkeeping: what it gives back itself was never charged.
+        if let Ok(mut state) = self.state.try_lock() {
+            state.lines.forget(address, bytes);
+        }
+    }
+
     pub(super) fn wake(&self, thread: usize) {
         self.state().wakes(thread);
     }
@@ -258,7 +266,6 @@ impl Baton {
             && !payload.is::<Stop>()
             && state.failure.is_none()
         {
-            state.note_panic(me);
             state.failure = Some(self.panicked(me, text_of(payload.as_ref())));
         }
         if state.live.is_empty() {
@@ -271,6 +278,15 @@ impl Baton {
         state.switches += 1;
         drop(state);
         self.pass(next);
+    }
+
+    /// Puts the panic of `me` into the trace where it happens, before what its destructors do; not if it comes out of the run's own bookkeeping.
+    fn note_panic(&self, me: usize) {
+        if let Ok(mut state) = self.state.try_lock()
+            && state.failure.is_none()
+        {
+            state.note_panic(me);
+        }
     }
 
     /// The failure of a run in which `me` panicked with this message.

@@ -171,6 +171,12 @@ impl Lines {
         Some((id, self.lines[id.0 as usize - 1].touch(counters, cpu, kind != Kind::Load)))
     }
 
+    /// The lines of this memory are nobody's any more, and will have new names.
+    pub(super) fn forget(&mut self, address: usize, bytes: usize) {
+        let last = address + bytes.max(1) - 1;
+        (address >> LINE_SHIFT..=last >> LINE_SHIFT).for_each(|line| _ = self.names.remove(&line));
+    }
+
     fn class(&mut self, at: Place) -> Option<u8> {
         let classify = self.classify?;
         *self

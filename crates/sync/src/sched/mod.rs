@@ -100,6 +100,12 @@ pub fn wake(thread: usize) {
     baton::with_current(|baton, _| baton.wake(thread));
 }
 
+/// Memory was given back: whoever gets it next gets lines that nobody has touched. An allocator that says so makes counts independent of
+/// which object it puts where. No yield point; nothing outside a run.
+pub fn given_back(address: usize, bytes: usize) {
+    baton::with_current(|baton, _| baton.given_back(address, bytes));
+}
+
 /// Index of the current simulated thread, in order of its spawning; none outside a run.
 pub fn thread_index() -> Option<usize> {
     baton::with_current(|_, me| me)

@@ -9,11 +9,13 @@ use crate::bench::scenes::{Cost, Costs, Scene};
 use crate::bench::workload::Workload;
 use crate::design::Design;
 use crate::interrupt;
+use crate::jobs;
 use crate::output;
 use crate::parts::{CORE, PARTS};
 use crate::progress::Progress;
 use anyhow::Result;
 use serde_json::{Map, Value, json, to_value};
+use std::sync::{Mutex, PoisonError};
 
 /// What a design's faults cost in a scene.
 struct Cell {
@@ -43,23 +45,19 @@ pub fn count(args: &Args, workloads: &[Workload], has_mapper: bool, designs: &[&
     {
         eprintln!("{}: nothing is simulated", workload.name);
     }
-    let mut progress = Progress::new((designs.len() * scenes.len() * args.sim.len()) as u64);
-    let mut cells = Vec::new();
-    for design in designs {
-        let measured = |scene: Scene| {
-            let is_alone = |row: &&Row| row.threads == 1 && row.design == design.name && row.benchmark == scene.benchmark();
-            rows.iter().find(is_alone).map(|row| row.times.ns_per_op.median)
-        };
-        for (scene, cpus) in scenes.iter().flat_map(|scene| args.sim.iter().map(|cpus| (*scene, *cpus))) {
-            if interrupt::is_asked() {
-                return Found(cells);
-            }
-            progress.begin(&format!("{} on {cpus} simulated CPUs, {}", scene.name(), design.name));
-            let costs = (design.lines)(scene, cpus);
-            cells.push(Cell { design: design.name, scene, cpus, costs, local: args.local.or_else(|| measured(scene)) });
-        }
-    }
-    Found(cells)
+    let asked = |design| scenes.iter().flat_map(move |scene| args.sim.iter().map(move |cpus| (design, *scene, *cpus)));
+    let all: Vec<(&Design, _, _)> = designs.iter().flat_map(|design| asked(*design)).collect();
+    let progress = Mutex::new(Progress::new(all.len() as u64));
+    let count = |(design, scene, cpus): &(&'static Design, Scene, usize)| {
+        let what = format!("{} on {cpus} simulated CPUs, {}", scene.name(), design.name);
+        progress.lock().unwrap_or_else(PoisonError::into_inner).begin(&what);
+        let is_alone = |row: &&Row| row.threads == 1 && row.design == design.name && row.benchmark == scene.benchmark();
+        let measured = rows.iter().find(is_alone).map(|row| row.times.ns_per_op.median);
+        let costs = (design.lines)(*scene, *cpus);
+        Cell { design: design.name, scene: *scene, cpus: *cpus, costs, local: args.local.or(measured) }
+    };
+    // Those at the end that nobody wants any more are missing.
+    Found(jobs::each(&all, &interrupt::is_asked, count).into_iter().map_while(|cell| cell).collect())
 }
 
 fn cell(cost: Cost, faults: u64) -> String {
