@@ -29,7 +29,7 @@ fn tiny() -> impl Iterator<Item = Workload> {
 
 /// What `played` did under each design, judged by `defined`.
 fn judged(played: &Workload, defined: &Workload, threads: usize) -> Vec<anyhow::Result<()>> {
-    let lean = machine(std::slice::from_ref(played), threads);
+    let lean = machine(played, threads, 1);
     let judge = |design: &spile_lab::design::Design| {
         let sample = (design.contender)(&lean, played, threads).play(PASSES)?;
         check(design.name, defined, threads, &sample)
@@ -51,7 +51,7 @@ fn designs_do_what_definitions_say() {
 #[test]
 fn nothing_is_forgotten() {
     let workload = catalogue::find("page_fault1").unwrap().with_pages(64).unwrap();
-    let lean = machine(std::slice::from_ref(&workload), 1);
+    let lean = machine(&workload, 1, 1);
     for design in DESIGNS {
         (design.contender)(&lean, &workload, 1).play(PASSES).unwrap();
         spile_lab::stage::Stage::finish(&lean);

@@ -218,11 +218,11 @@ impl<L: Locking> Stage<L> {
 const SEEDS: u64 = 4;
 const STEPS_MAX: u64 = 50_000_000;
 /// From here on a CPU is charged,
-const BEGIN: &str = "faults";
+const BEGIN: &str = "faults are charged";
 /// or is one of those who touch lines, at the others' cost,
-const CHANGES: &str = "changes";
+const CHANGES: &str = "changes are looked at";
 /// to here.
-const END: &str = "done";
+const END: &str = "nothing is any more";
 
 fn fault<L: Locking>(cpu: &Cpu<'_>, mm: &Mm<Sim, L>, at: u64) {
     cpu.call(|| mm.fault_and_wait(at, Access::Write)).expect("it is mapped, and there are frames");
@@ -250,7 +250,7 @@ fn charged(story: &[Event]) -> Vec<Charged<'_>> {
     for event in story {
         match &event.what {
             What::Label(text) if **text == *END => _ = phases.remove(&event.thread),
-            What::Label(text) => _ = phases.insert(event.thread, **text == *BEGIN),
+            What::Label(text) if [BEGIN, CHANGES].contains(&&**text) => _ = phases.insert(event.thread, **text == *BEGIN),
             _ => {
                 let access = access(event).zip(phases.get(&event.thread));
                 charged.extend(access.map(|((line, write, transfer), &faults)| Charged { event, line, write, transfer, faults }));

@@ -196,9 +196,11 @@ impl<L: Locking> Target for Core<L> {
     }
 }
 
-/// A machine that has enough for these, one after the other, on so many CPUs.
-pub fn machine(workloads: &[Workload], threads: usize) -> Lean {
+/// A machine that has enough for so many address spaces that carry out `workload` one after the other, with so many threads each.
+pub fn machine(workload: &Workload, threads: usize, spaces: usize) -> Lean {
+    // What a setup has made stays; everything else is gone before the next.
+    let spaces = if workload.setup.is_empty() { 1 } else { spaces };
     // A stock of each CPU is beside what is in use.
-    let frames = workloads.iter().map(|workload| workload.frames(threads)).max().unwrap_or(0) + 1024 * (threads as u64 + 1);
+    let frames = workload.frames(threads) * spaces as u64 + 1024 * (threads as u64 + 1);
     Lean::new(threads, u32::try_from(frames).expect("a machine has less than 16 TiB"), true)
 }

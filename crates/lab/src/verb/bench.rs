@@ -137,7 +137,7 @@ impl Args {
         if interrupt::is_asked() {
             return Ok(Vec::new());
         }
-        let lean = machine(std::slice::from_ref(workload), threads);
+        let lean = machine(workload, threads, designs.len());
         let mut contenders: Vec<_> = designs.iter().map(|design| (design.contender)(&lean, workload, threads)).collect();
         if self.host {
             let mut child = self.child()?;
