@@ -5,6 +5,7 @@
 //!
 //! **Mechanism.** Tiny sizes. The controls are loops that are wrong: they skip pages, count an operation twice, forget a call; and all are found.
 
+use serde_json::Value;
 use spile_lab::bench::catalogue;
 use spile_lab::bench::child::{Child, HOST};
 use spile_lab::bench::mapper::{Mapper, Reader};
@@ -14,7 +15,9 @@ use spile_lab::bench::target::machine;
 use spile_lab::bench::workload::{Area, Order, Step, Workload};
 use spile_lab::design::DESIGNS;
 use spile_lab::lean::Lean;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 #[cfg(feature = "sched")]
 #[global_allocator]
@@ -181,6 +184,108 @@ fn definitions_without_sense_are_refused() {
         let error = refused(from, to);
         assert!(error.contains(tells), "{to}: `{error}` does not tell {tells}");
     }
+}
+
+fn spile(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spile"));
+    command.arg("bench").args(arguments).stderr(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    let objects = serde_json::from_slice(&output.stdout);
+    objects.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Without what is never the same twice.
+fn without_times(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.iter_mut().for_each(|object| _ = object.as_object_mut().unwrap().remove("times"));
+    objects
+}
+
+#[test]
+fn the_same_again_gives_the_same_but_for_times() {
+    let run = || {
+        let few =
+            ["page_fault1", "brk1", "mapper", "--rounds", "1", "--ms", "1", "--pages", "64", "--calls", "50", "--json", "--host"];
+        let output = spile(&few).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        objects(&output)
+    };
+    let (first, second) = (run(), run());
+    // Two benchmarks and three readers.
+    assert_eq!(first.len(), (DESIGNS.len() + 1) * 5);
+    assert!(first.iter().all(|object| object["times"]["rounds"] == 1));
+    assert_eq!(without_times(first), without_times(second));
+}
+
+#[test]
+fn scenarios_come_from_files() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{}", GOOD.replace("pages = 512", "pages = 16").replace("name = \"pf\"", "name = \"mine\"")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = spile(&["--scenario", path, "--design", "rcu", "--rounds", "1", "--ms", "1", "--json"]).output().unwrap();
+    let found = objects(&output);
+    assert_eq!(
+        (found.len(), &found[0]["benchmark"], &found[0]["per_op"]["faults"]),
+        (1, &Value::from("mine"), &Value::from(1.0))
+    );
+    // A definition that claims what does not happen is no result.
+    let mut wrong = tempfile::NamedTempFile::new().unwrap();
+    write!(wrong, "{}", GOOD.replace("changes = 2", "changes = 3")).unwrap();
+    let output = spile(&["--scenario", wrong.path().to_str().unwrap(), "--rounds", "1", "--ms", "1"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && error.contains("does not do what pf says"), "{error}");
+    let mut unknown = tempfile::NamedTempFile::new().unwrap();
+    write!(unknown, "{}", GOOD.replace("pages = 512", "pagse = 512")).unwrap();
+    let output = spile(&["--scenario", unknown.path().to_str().unwrap()]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && error.contains("pagse") && error.contains("line 6"), "{error}");
+}
+
+#[test]
+fn what_is_done_when_somebody_wants_an_end_is_told() {
+    let endless = ["page_fault1", "pft", "--design", "rcu", "--rounds", "1000000", "--ms", "1", "--pages", "64", "--json"];
+    let mut running = spile(&endless).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let ended = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(ended.success() && running.try_wait().unwrap().is_none(), "it was at work, and goes on to tell");
+    let output = running.wait_with_output().unwrap();
+    let found = objects(&output);
+    assert_eq!((output.status.code(), found.len()), (Some(1), 1), "it began with the first, and never came to the second");
+    let rounds = found[0]["times"]["rounds"].as_u64().unwrap();
+    assert!(rounds > 0 && rounds < 1_000_000, "{rounds} rounds");
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn simulated_lines_repeat_in_every_process() {
+    let asked = [
+        "page_fault1",
+        "pft",
+        "--design",
+        "rcu,mmap_lock,vma_refcount",
+        "--sim",
+        "2,4",
+        "--rounds",
+        "1",
+        "--ms",
+        "1",
+        "--pages",
+        "64",
+    ];
+    let run = || objects(&spile(&asked).arg("--json").output().unwrap());
+    let (first, second) = (run(), run());
+    let kinds = |kind: &str| first.iter().filter(|object| object["kind"] == kind).count();
+    assert_eq!((kinds("throughput"), kinds("lines"), kinds("model")), (6, 18, 2));
+    assert_eq!(without_times(first.clone()), without_times(second));
+    let band = |design: &str| {
+        let of = |object: &&Value| object["design"] == design && object["scene"] == "own table" && object["cpus"] == 4;
+        first.iter().find(of).unwrap()["times"]["per_second"].clone()
+    };
+    let width = |band: Value| band[1].as_f64().unwrap() / band[0].as_f64().unwrap();
+    assert!(width(band("mmap_lock")) > 1.2, "a contended line is worth a band");
+    assert_eq!(width(band("rcu")), 1.0, "without one there is none");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! to after the last.
 //!
 //! **Mechanism.** 128 MiB are mapped and written. Then a page of it is chosen by a seed, and mapped anew and written in one call, or unmapped, as
-//! a coin falls. The original naps for 10 µs between calls; this one does not, so that the reader is met more often.
+//! a coin falls. As many calls as there are pages come before any is timed: the original gets there in some seconds, and the region is in thousands of
+//! pieces then. The original naps for 10 µs between calls; this one does not, so that the reader is met more often.
 
 use super::clock;
 use super::target::Target;
@@ -105,6 +106,9 @@ impl Mapper {
         target.run(0, || {
             target.map(Some(BASE), self.pages * PAGE);
             target.write(BASE, self.pages * PAGE);
+            // Whoever is timed has other dice.
+            let mut dice = fastrand::Rng::with_seed(!self.seed);
+            (0..self.pages).for_each(|_| _ = self.call(target, &mut dice));
         });
         thread::scope(|scope| {
             let reader =
@@ -128,15 +132,8 @@ impl Mapper {
         ready.wait();
         let before = target.events();
         for _ in 0..self.calls {
-            let (at, maps) = (BASE + dice.u64(0..self.pages) * PAGE, dice.bool());
-            let since = Instant::now();
-            if maps {
-                target.map_over(at, PAGE);
-                mmap.push(since.elapsed());
-            } else {
-                target.unmap(at, PAGE);
-                munmap.push(since.elapsed());
-            }
+            let (maps, time) = self.call(target, &mut dice);
+            if maps { &mut mmap } else { &mut munmap }.push(time);
         }
         let counts = target.events().since(before).counts;
         // Relaxed: nothing but the end is told.
@@ -148,6 +145,17 @@ impl Mapper {
             faults: counts.faults,
             ..Latencies::default()
         }
+    }
+
+    /// A call: whether it maps, and how long it took.
+    fn call(self, target: &impl Target, dice: &mut fastrand::Rng) -> (bool, Duration) {
+        let (at, maps) = (BASE + dice.u64(0..self.pages) * PAGE, dice.bool());
+        let since = Instant::now();
+        match maps {
+            true => target.map_over(at, PAGE),
+            false => target.unmap(at, PAGE),
+        }
+        (maps, since.elapsed())
     }
 
     /// How often everything was read, how many bytes that was, and the time of the thread.

@@ -17,7 +17,7 @@ use spile_sim::{Cpu, Sim};
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use spile_sync::hint::spin_loop;
 use spile_sync::sched::{Event, LineId, Op, Outcome, Run, What, label};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The bytes of a cache line.
 const LINE: usize = 64;
@@ -260,16 +260,15 @@ fn charged(story: &[Event]) -> Vec<Charged<'_>> {
     charged
 }
 
-/// The part of each access of a story, in its order: by its place, or as the line's last that had one.
-fn parts(story: &[Event]) -> HashMap<*const Event, usize> {
-    let mut of_line: HashMap<LineId, usize> = HashMap::new();
-    let mut parts = HashMap::new();
-    for (event, (line, ..)) in story.iter().filter_map(|event| Some((event, access(event)?))) {
-        let part = of_line.entry(line).or_insert(CORE);
-        *part = classify(event.at).map_or(*part, usize::from);
-        parts.insert(std::ptr::from_ref(event), *part);
-    }
-    parts
+/// The part of an access by its place; of the lock that everybody uses by its line: it is the table's where the table's state is.
+fn part(event: &Event, on_table: bool) -> usize {
+    classify(event.at).map_or(if on_table { TABLE_PART } else { CORE }, usize::from)
+}
+
+/// The lines that tables touch.
+fn lines_of_tables(story: &[Event]) -> HashSet<LineId> {
+    let of_table = story.iter().filter(|event| classify(event.at) == Some(TABLE_PART as u8));
+    of_table.filter_map(access).map(|(line, ..)| line).collect()
 }
 
 /// Whether a kernel's CPUs would have it, too.
@@ -278,7 +277,7 @@ fn is_modelled(part: usize) -> bool {
 }
 
 fn charge(costs: &mut Costs, outcome: &Outcome) {
-    let parts = parts(outcome.trace());
+    let tables = lines_of_tables(outcome.trace());
     let charged = charged(outcome.trace());
     let mut users: HashMap<LineId, BTreeSet<usize>> = HashMap::new();
     charged.iter().for_each(|c| _ = users.entry(c.line).or_default().insert(c.event.thread));
@@ -288,7 +287,7 @@ fn charge(costs: &mut Costs, outcome: &Outcome) {
         if !written && !transfer {
             continue;
         }
-        let part = parts[&std::ptr::from_ref(event)];
+        let part = part(event, tables.contains(&line));
         costs.parts[part].add(written, transfer);
         let place = format!("{}, {}:{}", PARTS[part], event.at.file(), event.at.line());
         costs.places.entry(place).or_default().add(written, transfer);

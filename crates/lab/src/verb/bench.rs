@@ -85,6 +85,7 @@ pub fn run(args: &Args) -> Result<End> {
     let (workloads, has_mapper) = args.chosen()?;
     ensure!(args.rounds > 0 && args.threads.iter().all(|threads| *threads > 0), "there is a round, and a thread");
     ensure!(cfg!(feature = "sched") || args.sim.is_empty(), "simulated CPUs need a build with feature sched");
+    ensure!(args.sim.iter().all(|cpus| (2..=128).contains(cpus)), "simulated are 2 to 128 CPUs");
     interrupt::keep_what_is_done();
     let mut progress = Progress::new(args.plays(designs.len(), workloads.len(), has_mapper));
     let mut found = Found::default();

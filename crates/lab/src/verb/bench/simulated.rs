@@ -175,13 +175,15 @@ impl Found {
                 true => short(best / 1e6, 1),
                 false => format!("{}..{}", short(worst / 1e6, 1), short(best / 1e6, 1)),
             });
-            let local = row.iter().find_map(|cell| cell.local).unwrap_or(0.0);
-            table.add_row([row[0].design.to_string(), short(local, 0)].into_iter().chain(cells));
+            let mut locals: Vec<_> =
+                row.iter().filter(|cell| cell.band().is_some()).filter_map(|cell| cell.local).map(|ns| short(ns, 0)).collect();
+            locals.dedup();
+            table.add_row([row[0].design.to_string(), locals.join(", ")].into_iter().chain(cells));
         }
         println!("{table}");
         println!(
-            "SIMULATED, not measured: the counts above, the time of a fault alone, and {}..{} ns for each write of a contended line.",
-            BAND.0, BAND.1
+            "SIMULATED, not measured: the counts above, the time of a page alone, and {}..{} ns for each write of a contended line; {}.",
+            BAND.0, BAND.1, "what waits for the holder of a lock is not in it"
         );
     }
 }
