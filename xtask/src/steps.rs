@@ -142,6 +142,9 @@ fn race_tests(more: &[&str]) -> Command {
 fn test_sched() -> Result<Skipped> {
     run(&mut sched_tests(&[]))?;
     run(&mut race_tests(&[]))?;
+    // On the scheduler's cache lines, and what benchmarks do with its atomics.
+    let mut lab = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "lines", "--test", "bench"]);
+    run(some_optimisation(&mut lab))?;
     // A bug in the core, before the kernel as judge.
     let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
     done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))
@@ -237,7 +240,8 @@ fn hosts() -> Result<Skipped> {
 
 /// Shared cache lines per fault, for each design.
 fn lines() -> Result<Skipped> {
-    done(run(&mut cargo(&["run", "--release", "-p", "spile-sim", "--features", "sched", "--example", "lines"])))
+    let mut spile = cargo(&["run", "--release", "-p", "spile-lab", "--features", "sched", "--"]);
+    done(run(spile.args(["bench", "page_fault1", "pft", "mapper", "--sim", "2,16,64", "--pages", "4096"])))
 }
 
 fn bench(arguments: &[&str]) -> Result<Skipped> {

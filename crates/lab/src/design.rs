@@ -1,13 +1,23 @@
 //! The designs, by their names.
 
+use crate::bench::mapper::{Latencies, Mapper};
+use crate::bench::play::Contender;
+#[cfg(feature = "sched")]
+use crate::bench::scenes::{Costs, Scene, measure};
+use crate::bench::workload::Workload;
+use crate::bench::{contender, latencies};
 #[cfg(feature = "sched")]
 use crate::concurrent::simulated::simulated;
 use crate::concurrent::threads::threaded;
 use crate::concurrent::{Found, Plan};
+use crate::lean::Lean;
 use crate::replay::{Report, replayed};
 use anyhow::{Result, bail};
 use spile::Locking;
 use spile_mmtrace::Step;
+
+/// Is told now and then how many steps are done, by any thread.
+pub type Tell<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// A design of the core's list, and what can be done with it.
 pub struct Design {
@@ -17,9 +27,16 @@ pub struct Design {
     pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
     /// Makes them as a plan says, by a seeded schedule, and counts what that costs.
     #[cfg(feature = "sched")]
-    pub simulated: fn(&[Step], &Plan<'_>, u64, &(dyn Fn(usize) + Sync)) -> Found,
+    pub simulated: fn(&[Step], &Plan<'_>, u64, Tell<'_>) -> Found,
     /// Makes them as a plan says, on threads of the host.
-    pub threaded: fn(&[Step], &Plan<'_>, &(dyn Fn(usize) + Sync)) -> Found,
+    pub threaded: fn(&[Step], &Plan<'_>, Tell<'_>) -> Found,
+    /// Makes a benchmark's passes on a machine, with so many threads.
+    pub contender: fn(&Lean, &Workload, usize) -> Box<dyn Contender>,
+    /// Measures how long calls take.
+    pub latencies: fn(&Lean, Mapper) -> Latencies,
+    /// Counts what faults of so many simulated CPUs do to cache lines.
+    #[cfg(feature = "sched")]
+    pub lines: fn(Scene, usize) -> Costs,
 }
 
 macro_rules! list {
@@ -30,6 +47,10 @@ macro_rules! list {
             #[cfg(feature = "sched")]
             simulated: simulated::<spile::$design>,
             threaded: threaded::<spile::$design>,
+            contender: contender::<spile::$design>,
+            latencies: latencies::<spile::$design>,
+            #[cfg(feature = "sched")]
+            lines: measure::<spile::$design>,
         },)*]
     };
 }

@@ -10,14 +10,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The processors that this thread may run on; a nameless one if nobody says.
-fn processors() -> Vec<Option<usize>> {
+pub fn processors() -> Vec<Option<usize>> {
     let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let known: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).map(Some).collect();
     if known.is_empty() { vec![None] } else { known }
 }
 
 /// Keeps this thread, and those that it starts, on one processor. Where that is denied everything takes longer, and is the same.
-fn stay_on(processor: usize) {
+pub fn stay_on(processor: usize) {
     let mut only = CpuSet::new();
     only.set(processor);
     _ = sched_setaffinity(None, &only);
@@ -31,7 +31,9 @@ pub fn each<J: Sync, R: Send>(jobs: &[J], stop: &(dyn Fn() -> bool + Sync), work
         for processor in processors().into_iter().take(jobs.len()) {
             let (results, next, work) = (&results, &next, &work);
             scope.spawn(move || {
-                processor.map(stay_on);
+                if let Some(processor) = processor {
+                    stay_on(processor);
+                }
                 while !stop()
                     && let n = next.fetch_add(1, Ordering::Relaxed)
                     && let Some(job) = jobs.get(n)

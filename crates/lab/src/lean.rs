@@ -58,6 +58,8 @@ struct Kept {
     /// The most there were.
     peak: i64,
     flushes: u64,
+    /// Frames for pages that were given since the beginning.
+    given_ever: u64,
 }
 
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
@@ -71,6 +73,13 @@ struct Pages(MmapRaw);
 impl Pages {
     fn new(count: u32) -> Self {
         Self(MmapRaw::from(MmapMut::map_anon(count as usize * BYTES).expect("addresses for the machine's memory")))
+    }
+
+    /// In large pages of the host, if it has some: as a kernel sees its memory.
+    fn large(self) -> Self {
+        #[cfg(target_os = "linux")]
+        let _ = self.0.advise(memmap2::Advice::HugePage);
+        self
     }
 
     /// Page `n`.
@@ -94,7 +103,7 @@ impl Lean {
         Self(Arc::new(Host {
             metas: (0..first_table + tables).map(|_| FrameMeta::new()).collect(),
             first_table,
-            pages: with_bytes.then(|| Pages::new(first_table)),
+            pages: with_bytes.then(|| Pages::new(first_table).large()),
             tables: Pages::new(tables),
             stocks: (0..cpus).map(|_| Stock(Mutex::default())).collect(),
             pool: Mutex::new(pool),
@@ -118,6 +127,11 @@ impl Lean {
     /// How many flushes there were.
     pub fn flushes(&self) -> u64 {
         self.0.stocks.iter().map(|stock| lock(&stock.0).flushes).sum()
+    }
+
+    /// How many frames were given for pages.
+    pub fn given(&self) -> u64 {
+        self.0.stocks.iter().map(|stock| lock(&stock.0).given_ever).sum()
     }
 
     /// How many frames and tables are in use.
@@ -144,6 +158,7 @@ impl Lean {
         }
         let frame = of(&mut stock).pop()?;
         stock.given += 1;
+        stock.given_ever += u64::from(frame.0 < self.0.first_table);
         stock.peak = stock.peak.max(stock.given);
         Some(frame)
     }

@@ -5,8 +5,8 @@
 //! **Mechanism.** A verb of the command line is a file in [`verb`]. Designs are taken from the core's own list, so that a new one is in every table.
 #![deny(missing_docs)]
 
-#[cfg(feature = "sched")]
 pub mod apart;
+pub mod bench;
 pub mod concurrent;
 pub mod design;
 pub mod interrupt;
@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod lean;
 pub mod output;
 pub mod parts;
+pub mod progress;
 pub mod race;
 pub mod replay;
 pub mod report;

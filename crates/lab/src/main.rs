@@ -20,6 +20,9 @@ struct Args {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Replay(verb::replay::Args),
+    Bench(verb::bench::Args),
+    #[command(hide = true)]
+    BenchHost,
     Designs(verb::designs::Args),
     Maps(verb::maps::Args),
     Race(verb::race::Args),
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
     let ended = match Args::parse().verb {
         None => verb::tour::run(),
         Some(Verb::Replay(args)) => verb::replay::run(&args),
+        Some(Verb::Bench(args)) => verb::bench::run(&args),
+        Some(Verb::BenchHost) => spile_lab::bench::child::live().map(|()| End::Good),
         Some(Verb::Designs(args)) => verb::designs::run(&args),
         Some(Verb::Maps(args)) => verb::maps::run(&args),
         Some(Verb::Race(args)) => verb::race::run(&args),

@@ -8,7 +8,8 @@ pub const PARTS: [&str; 5] = ["core", "page's table", "frame", "read sections", 
 pub const CORE: usize = 0;
 /// The page's table: its lock with its state, its entries, and those of the tables above.
 pub const TABLE: usize = 1;
-const FRAME: usize = 2;
+/// The new frame: its record, and its bytes.
+pub const FRAME: usize = 2;
 const SECTION: usize = 3;
 const MACHINE: usize = 4;
 

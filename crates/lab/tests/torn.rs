@@ -44,7 +44,8 @@ fn word(rng: &mut Rng) -> String {
 fn damage(lines: &mut Vec<String>, rng: &mut Rng) {
     let at = rng.below(lines.len() as u64) as usize;
     match rng.below(6) {
-        0 => _ = lines.remove(at),
+        0 if lines.len() > 1 => _ = lines.remove(at),
+        0 => {}
         1 => lines.insert(at, lines[at].clone()),
         2 => {
             let other = rng.below(lines.len() as u64) as usize;

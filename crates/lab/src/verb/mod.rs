@@ -1,5 +1,6 @@
 //! What the command line can be told to do, a file each.
 
+pub mod bench;
 pub mod designs;
 pub mod maps;
 pub mod race;

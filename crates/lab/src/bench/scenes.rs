@@ -1,41 +1,26 @@
-//! Faults of several CPUs in one address space, and which cache lines they move.
+//! Faults of several simulated CPUs in one address space, and which cache lines they move.
 //!
-//! **Guarantee.** The same design, scene and number of CPUs give the same counts in every process whose allocator is [`Apart`]. Charged are
-//! faults alone, after everything that one fault brings into a CPU's cache is there; each access to an atomic is charged to one [`Part`].
+//! **Guarantee.** The same design, scene and number of CPUs give the same counts in every process whose allocator is
+//! [`Apart`](crate::apart::Apart). Charged are faults alone, after everything that one fault brings into a CPU's cache is there; each
+//! access to an atomic is charged to one of [`PARTS`].
 //!
 //! **Mechanism.** Mappings and tables are made before the run. In it each CPU faults once, waits for the others, and faults on between two
 //! labels. Afterwards the run's story is read: which CPU touched which line, whether the line had to come from another CPU, and where in
-//! the source. The lock of a table is told from others by its line, on which the table's state is too. What is no atomic is not seen.
+//! the source. A write counts if another CPU touches the line, too, in the time that is charged: the scheduler's own counters, which say who
+//! has the line at that moment, would not tell a lock that is taken twice in a row from one that nobody else takes. What is no atomic is
+//! not seen.
 
+use crate::parts::{CORE, PARTS, TABLE as TABLE_PART, classify};
+use serde::Serialize;
 use spile::{Access, Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Sim};
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use spile_sync::hint::spin_loop;
 use spile_sync::sched::{Event, LineId, Op, Outcome, Run, What, label};
-use std::alloc::{GlobalAlloc, System};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+/// The bytes of a cache line.
 const LINE: usize = 64;
-
-/// An allocator that gives each object lines of its own: so that what is shared is shared by design, and not by who was allocated when.
-pub struct Apart;
-
-fn on_own_lines(layout: std::alloc::Layout) -> std::alloc::Layout {
-    layout.align_to(LINE).expect("no object fills the address space").pad_to_align()
-}
-
-// SAFETY: (1) everything is the system allocator's; more than was asked for is as good, and given back as it was got.
-unsafe impl GlobalAlloc for Apart {
-    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
-        // SAFETY: (1) as the caller promises.
-        unsafe { System.alloc(on_own_lines(layout)) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: std::alloc::Layout) {
-        // SAFETY: (1) as the caller promises.
-        unsafe { System.dealloc(pointer, on_own_lines(layout)) }
-    }
-}
 
 /// What the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +38,15 @@ pub enum Scene {
 impl Scene {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::OwnMapping, Self::OwnTable, Self::OneTable, Self::BesideChanges];
+
+    /// The benchmark whose operation it is.
+    pub fn benchmark(self) -> &'static str {
+        match self {
+            Self::OwnMapping => "page_fault1",
+            Self::OwnTable | Self::OneTable => "pft",
+            Self::BesideChanges => super::catalogue::MAPPER,
+        }
+    }
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -95,39 +89,8 @@ fn pages(at: u64, count: u64) -> Range {
     Range::with_len(at, count * PAGE).expect("a literal")
 }
 
-/// Whose atomics they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// What this is about: the design, the index, the mappings, the address space.
-    Core,
-    /// The page's table: its lock with its state, its entries, and those of the tables above.
-    Table,
-    /// The new frame: its record, and its bytes.
-    Frame,
-    /// Read sections of the machine's domain.
-    Section,
-    /// What else the machine does: wake-ups, requests.
-    Machine,
-}
-
-impl Part {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Core, Self::Table, Self::Frame, Self::Section, Self::Machine];
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Core => "core",
-            Self::Table => "the page's table",
-            Self::Frame => "the new frame",
-            Self::Section => "read sections",
-            Self::Machine => "machine",
-        }
-    }
-}
-
 /// What accesses cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// Writes to lines that another CPU touched, too.
     pub writes: u64,
@@ -143,19 +106,35 @@ impl Cost {
 }
 
 /// What all charged faults cost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Costs {
     /// How many there were.
     pub faults: u64,
-    parts: [Cost; Part::ALL.len()],
+    parts: [Cost; PARTS.len()],
     /// By place in the source, where it was not nothing.
     pub places: BTreeMap<String, Cost>,
+    /// Writes of each schedule to each line that several CPUs touch, the most written first: of the core, the table and the frame.
+    lines: Vec<Vec<u64>>,
+    /// Reads for which such a line came from another CPU.
+    fetches: u64,
 }
 
 impl Costs {
-    /// What `part` cost.
-    pub fn of(&self, part: Part) -> Cost {
-        self.parts[part as usize]
+    /// What `part` of [`PARTS`] cost.
+    pub fn of(&self, part: usize) -> Cost {
+        self.parts[part]
+    }
+
+    /// Writes per fault to each contended line, the most written first; in the mean of the schedules.
+    pub fn writes_by_line(&self) -> Vec<f64> {
+        let longest = self.lines.iter().map(Vec::len).max().unwrap_or(0);
+        let nth = |n: usize| self.lines.iter().filter_map(|lines| lines.get(n)).sum::<u64>() as f64;
+        (0..longest).map(|n| nth(n) / self.faults as f64).collect()
+    }
+
+    /// Reads per fault for which a line came from another CPU.
+    pub fn fetches(&self) -> f64 {
+        self.fetches as f64 / self.faults as f64
     }
 }
 
@@ -239,11 +218,11 @@ impl<L: Locking> Stage<L> {
 const SEEDS: u64 = 4;
 const STEPS_MAX: u64 = 50_000_000;
 /// From here on a CPU is charged,
-const BEGIN: &str = "faults";
+const BEGIN: &str = "faults are charged";
 /// or is one of those who touch lines, at the others' cost,
-const CHANGES: &str = "changes";
+const CHANGES: &str = "changes are looked at";
 /// to here.
-const END: &str = "done";
+const END: &str = "nothing is any more";
 
 fn fault<L: Locking>(cpu: &Cpu<'_>, mm: &Mm<Sim, L>, at: u64) {
     cpu.call(|| mm.fault_and_wait(at, Access::Write)).expect("it is mapped, and there are frames");
@@ -271,7 +250,7 @@ fn charged(story: &[Event]) -> Vec<Charged<'_>> {
     for event in story {
         match &event.what {
             What::Label(text) if **text == *END => _ = phases.remove(&event.thread),
-            What::Label(text) => _ = phases.insert(event.thread, **text == *BEGIN),
+            What::Label(text) if [BEGIN, CHANGES].contains(&&**text) => _ = phases.insert(event.thread, **text == *BEGIN),
             _ => {
                 let access = access(event).zip(phases.get(&event.thread));
                 charged.extend(access.map(|((line, write, transfer), &faults)| Charged { event, line, write, transfer, faults }));
@@ -281,42 +260,51 @@ fn charged(story: &[Event]) -> Vec<Charged<'_>> {
     charged
 }
 
-fn is_of_table(event: &Event) -> bool {
-    event.at.file().ends_with("spile/src/paging/table.rs")
+/// The part of an access by its place; of the lock that everybody uses by its line: it is the table's where the table's state is.
+fn part(event: &Event, on_table: bool) -> usize {
+    classify(event.at).map_or(if on_table { TABLE_PART } else { CORE }, usize::from)
 }
 
-fn part(event: &Event, on_table: bool) -> Part {
-    let file = event.at.file();
-    match () {
-        () if is_of_table(event) || (on_table && file.ends_with("sync/src/lock.rs")) => Part::Table,
-        () if file.ends_with("spile/src/platform.rs") || file.ends_with("sim/src/frames.rs") => Part::Frame,
-        // Sections that may sleep are a design's own.
-        () if file.contains("crates/rcu/") && !file.ends_with("srcu.rs") => Part::Section,
-        () if file.contains("crates/sim/") => Part::Machine,
-        () => Part::Core,
-    }
+/// The lines that tables touch.
+fn lines_of_tables(story: &[Event]) -> HashSet<LineId> {
+    let of_table = story.iter().filter(|event| classify(event.at) == Some(TABLE_PART as u8));
+    of_table.filter_map(access).map(|(line, ..)| line).collect()
+}
+
+/// Whether a kernel's CPUs would have it, too.
+fn is_modelled(part: usize) -> bool {
+    part <= TABLE_PART
 }
 
 fn charge(costs: &mut Costs, outcome: &Outcome) {
-    let tables: HashSet<LineId> =
-        outcome.trace().iter().filter(|event| is_of_table(event)).filter_map(access).map(|a| a.0).collect();
+    let tables = lines_of_tables(outcome.trace());
     let charged = charged(outcome.trace());
     let mut users: HashMap<LineId, BTreeSet<usize>> = HashMap::new();
     charged.iter().for_each(|c| _ = users.entry(c.line).or_default().insert(c.event.thread));
+    let mut lines: BTreeMap<LineId, u64> = BTreeMap::new();
     for Charged { event, line, write, transfer, .. } in charged.into_iter().filter(|c| c.faults) {
-        let write = write && users[&line].len() > 1;
-        if write || transfer {
-            let part = part(event, tables.contains(&line));
-            costs.parts[part as usize].add(write, transfer);
-            let place = format!("{}, {}:{}", part.name(), event.at.file(), event.at.line());
-            costs.places.entry(place).or_default().add(write, transfer);
+        let written = write && users[&line].len() > 1;
+        if !written && !transfer {
+            continue;
+        }
+        let part = part(event, tables.contains(&line));
+        costs.parts[part].add(written, transfer);
+        let place = format!("{}, {}:{}", PARTS[part], event.at.file(), event.at.line());
+        costs.places.entry(place).or_default().add(written, transfer);
+        if is_modelled(part) && written {
+            *lines.entry(line).or_default() += 1;
+        } else if is_modelled(part) && !write {
+            costs.fetches += 1;
         }
     }
+    let mut lines: Vec<_> = lines.into_values().collect();
+    lines.sort_unstable_by(|a, b| b.cmp(a));
+    costs.lines.push(lines);
 }
 
 /// Plays `scene` with a design on so many CPUs, by several schedules.
 pub fn measure<L: Locking>(scene: Scene, cpus: usize) -> Costs {
-    let mut costs = Costs { faults: 0, parts: Default::default(), places: BTreeMap::new() };
+    let mut costs = Costs::default();
     for seed in 0..SEEDS {
         let stage: Stage<L> = Stage::new(scene, cpus);
         let faulting = cpus - usize::from(scene == Scene::BesideChanges);

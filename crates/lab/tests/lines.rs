@@ -3,15 +3,14 @@
 //! **Guarantee.** In each scene a fault under `rcu` on a page whose table exists writes no line that another CPU touches, but those of the
 //! table: its lock and the entry.
 //!
-//! **Mechanism.** The scenes of the example `lines`, on fewer CPUs. The controls show that writes to the lock of an address space are seen, and
+//! **Mechanism.** The scenes of `spile bench --sim`, on fewer CPUs. The controls show that writes to the lock of an address space are seen, and
 //! those to a table that several use.
 #![cfg(feature = "sched")]
 
-#[path = "../examples/lines/scenes.rs"]
-mod scenes;
-
-use scenes::{Apart, Cost, Costs, Part, Scene, measure};
 use spile::{MmapLock, UnderRcu};
+use spile_lab::apart::Apart;
+use spile_lab::bench::scenes::{Cost, Costs, Scene, measure};
+use spile_lab::parts::{CORE, FRAME, PARTS, TABLE};
 
 #[global_allocator]
 static APART: Apart = Apart;
@@ -23,10 +22,10 @@ fn each(check: impl Fn(Scene, &str, usize)) {
 }
 
 /// The price of reading what changes replace is paid only where there are changes.
-fn assert_nothing(costs: &Costs, part: Part, transfers_too: bool, what: &str) {
+fn assert_nothing(costs: &Costs, part: usize, transfers_too: bool, what: &str) {
     let cost = costs.of(part);
     let nothing = if transfers_too { cost == Cost::default() } else { cost.writes == 0 };
-    assert!(nothing, "{what}: {} takes {cost:?}: {:#?}", part.name(), costs.places);
+    assert!(nothing, "{what}: {} takes {cost:?}: {:#?}", PARTS[part], costs.places);
 }
 
 #[test]
@@ -34,12 +33,12 @@ fn rcu_writes_nothing_shared_but_the_table() {
     each(|scene, name, cpus| {
         let costs = measure::<UnderRcu>(scene, cpus);
         let what = format!("{name}, {cpus} CPUs");
-        assert_nothing(&costs, Part::Core, scene != Scene::BesideChanges, &what);
-        assert_nothing(&costs, Part::Frame, true, &what);
+        assert_nothing(&costs, CORE, scene != Scene::BesideChanges, &what);
+        assert_nothing(&costs, FRAME, true, &what);
         if scene == Scene::OneTable {
-            assert!(costs.of(Part::Table).writes >= costs.faults, "{what}: writes to a shared table are not seen");
+            assert!(costs.of(TABLE).writes >= costs.faults, "{what}: writes to a shared table are not seen");
         } else {
-            assert_nothing(&costs, Part::Table, true, &what);
+            assert_nothing(&costs, TABLE, true, &what);
         }
     });
 }
@@ -48,7 +47,7 @@ fn rcu_writes_nothing_shared_but_the_table() {
 fn the_lock_of_an_address_space_is_seen() {
     each(|scene, name, cpus| {
         let costs = measure::<MmapLock>(scene, cpus);
-        let writes = costs.of(Part::Core).writes;
+        let writes = costs.of(CORE).writes;
         assert!(writes >= costs.faults, "{name}, {cpus} CPUs: {writes} writes of {} faults", costs.faults);
     });
 }
