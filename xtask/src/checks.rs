@@ -284,22 +284,13 @@ fn bugs_table(designs: &[String], findings: &Findings, stories: &Stories) -> Res
     Ok(table)
 }
 
+/// Builds that know the scheduler.
+pub const SCHED: &str = "spile-sim/sched,spile-lab/sched";
+
 /// The scheduler's tests: of the simulator, and the catalogue of races.
 fn story_tests(quick: bool) -> Command {
-    let features = "spile-sim/sched,spile-lab/sched";
-    let mut tests = cargo(&[
-        "test",
-        "-p",
-        "spile-sim",
-        "-p",
-        "spile-lab",
-        "--features",
-        features,
-        "--test",
-        "sched",
-        "--test",
-        "known_races",
-    ]);
+    let mut tests =
+        cargo(&["test", "-p", "spile-sim", "-p", "spile-lab", "--features", SCHED, "--test", "sched", "--test", "known_races"]);
     if quick {
         some_optimisation(&mut tests);
     } else {

@@ -38,10 +38,7 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("scheduler", || {
-        run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS))?;
-        done(run(race_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))
-    }),
+    ("scheduler", || done(run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))),
     ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
@@ -124,16 +121,8 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
 
 /// The tests with small nodes, the scheduler's atomics, and counters, which add no step to a story. What they went through is a part of the table of checks.
 fn sched_tests(more: &[&str]) -> Command {
-    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"]);
-    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/sched,spile-sim/counters", "--tests"]).args(more);
-    command.args(["--", "--show-output"]);
-    some_optimisation(&mut command);
-    command
-}
-
-/// The catalogue of races, and the command that plays it.
-fn race_tests(more: &[&str]) -> Command {
-    let mut command = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "known_races", "--test", "race"]);
+    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim", "-p", "spile-lab"]);
+    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/counters", "--features", checks::SCHED, "--tests"]);
     command.args(more).args(["--", "--show-output"]);
     some_optimisation(&mut command);
     command
@@ -141,10 +130,6 @@ fn race_tests(more: &[&str]) -> Command {
 
 fn test_sched() -> Result<Skipped> {
     run(&mut sched_tests(&[]))?;
-    run(&mut race_tests(&[]))?;
-    // On the scheduler's cache lines, and what benchmarks do with its atomics.
-    let mut lab = cargo(&["test", "-p", "spile-lab", "--features", "sched", "--test", "lines", "--test", "bench"]);
-    run(some_optimisation(&mut lab))?;
     // A bug in the core, before the kernel as judge.
     let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
     done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))

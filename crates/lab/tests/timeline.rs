@@ -31,7 +31,7 @@ fn told(timeline: &Timeline, moment: usize) -> Spaces {
 fn there(steps: &[Step], timeline: &Timeline, moment: usize) -> Spaces {
     let until = timeline.ns(moment + 1);
     let end = steps.iter().position(|step| step.at_ns > until).unwrap_or(steps.len());
-    let mut replay = Replay::<_, VmaRefcount>::new(&steps);
+    let mut replay = Replay::<_, VmaRefcount>::new(steps);
     replay.advance(&steps[..end], &mut |_| ());
     let lines = |mappings: Vec<Mapping>| mappings.iter().map(Mapping::to_string).collect();
     replay.mappings().into_iter().map(|(mm, mappings)| (mm, lines(mappings))).collect()

@@ -280,8 +280,7 @@ impl<'r> Freely<'r> {
                 placed.inspect(|now| self.place(*area, result.unwrap_or(0), *now))
             }
             (Move::Parts(parts), call) => {
-                let all = parts.iter().map(|part| made(about(call, self.now(part.area, part.range.start), part)));
-                all.fold(Ok(0), |all, one| all.and(one))
+                parts.iter().try_fold(0, |_, part| made(about(call, self.now(part.area, part.range.start), part)))
             }
             _ => unreachable!("only calls that map make areas"),
         };

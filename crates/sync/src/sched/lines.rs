@@ -174,7 +174,7 @@ impl Lines {
     /// The number of a line, and the place in it.
     pub(super) fn whereabouts(&mut self, address: usize) -> usize {
         let LineId(line) = self.name(address);
-        (line as usize) << LINE_SHIFT | address % (1 << LINE_SHIFT)
+        ((line as usize) << LINE_SHIFT) + address % (1 << LINE_SHIFT)
     }
 
     /// The lines of this memory are nobody's any more, and will have new names.

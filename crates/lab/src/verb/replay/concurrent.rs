@@ -154,8 +154,11 @@ fn each(amount: u64, of: &Costs) -> String {
     }
 }
 
+/// What a column says.
+type Shown = fn(&Found) -> String;
+
 /// The costs that are shown: a column each.
-const SHOWN: [(&str, fn(&Found) -> String); 6] = [
+const SHOWN: [(&str, Shown); 6] = [
     ("writes\n/fault", |found| each(found.faults_cost.of(CORE).shared_writes, &found.faults_cost)),
     ("transfers\n/fault", |found| each(found.faults_cost.of(CORE).transfers, &found.faults_cost)),
     ("table's\n/fault", |found| each(found.faults_cost.of(TABLE).transfers, &found.faults_cost)),
