@@ -12,8 +12,6 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crates/rcu/src/std_global.rs", "use core::sync::atomic::{AtomicU32, Ordering};"),
     // Counts what checkers look at; seen by them it would be a part of that.
     ("crates/spile/src/observe/counters.rs", "use core::sync::atomic::{AtomicU64, Ordering};"),
-    // Is asked at each allocation, which is no step of a story.
-    ("crates/lab/src/apart.rs", "use std::sync::atomic::{AtomicBool, Ordering};"),
 ];
 
 /// Where they are, and a program that drives the others: its own atomics would be a part of what its schedules choose and count.

@@ -61,8 +61,6 @@ const PLACES: &[&str] = &[
     "crates/sim/src/lib.rs",
     "crates/sim/src/mmu.rs",
     "crates/sim/src/rcu.rs",
-    // Stories do not depend on where an allocator puts things.
-    "crates/lab/src/apart.rs",
     // A page that nothing may read is looked at.
     "crates/judge/src/us.rs",
     // The kernel's verbs by system call, in a child process.

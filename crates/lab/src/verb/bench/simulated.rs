@@ -182,8 +182,9 @@ impl Found {
         }
         println!("{table}");
         println!(
-            "SIMULATED, not measured: the counts above, the time of a page alone, and {}..{} ns for each write of a contended line; {}.",
-            BAND.0, BAND.1, "what waits for the holder of a lock is not in it"
+            "SIMULATED, not measured: the counts above, the time of a page alone, and {}..{} ns for each write of a contended line; what waits for \
+             the holder of a lock is not in it.",
+            BAND.0, BAND.1
         );
     }
 }
