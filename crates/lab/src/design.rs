@@ -55,8 +55,8 @@ macro_rules! list {
     };
 }
 
-/// All, in the order of their history.
-pub const DESIGNS: &[Design] = spile::for_each_design!(list!());
+/// All, in the order of their history. (A static: what it points to is compiled once.)
+pub static DESIGNS: &[Design] = spile::for_each_design!(list!());
 
 /// What a verb runs if it is not told.
 pub const USUAL: &str = "vma_refcount";
