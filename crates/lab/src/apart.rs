@@ -1,10 +1,9 @@
-//! An allocator that gives each object lines of its own.
+//! An allocator for runs whose cache lines are counted.
 //!
-//! **Guarantee.** What is shared is shared by design, and not by who was allocated when: the scheduler's counts repeat in every process.
-//!
-//! **Mechanism.** Objects are aligned to lines and fill them. The scheduler is told when one is gone: whoever gets its lines next is not charged for who
-//! had them before.
+//! **Guarantee.** What is shared is shared by design: each object has lines of its own, and memory that comes back has no history. So counts repeat in every
+//! process, whoever was allocated when.
 
+use spile_sync::sched;
 use std::alloc::{GlobalAlloc, Layout, System};
 
 const LINE: usize = 64;
@@ -25,8 +24,7 @@ unsafe impl GlobalAlloc for Apart {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        #[cfg(feature = "sched")]
-        spile_sync::sched::given_back(pointer.addr(), layout.size());
+        sched::given_back(pointer.addr(), layout.size());
         // SAFETY: (1) as the caller promises.
         unsafe { System.dealloc(pointer, on_own_lines(layout)) }
     }

@@ -4,17 +4,17 @@ use clap::{Parser, Subcommand};
 use spile_lab::verb::{self, End};
 use std::process::ExitCode;
 
-/// So that the same schedule counts the same cache lines in every process.
+/// Cache lines are counted.
 #[cfg(feature = "sched")]
 #[global_allocator]
 static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
 
-/// What the locking designs of an address space do to real programs.
+/// What the locking designs of an address space do to real programs. Without a verb: a tour.
 #[derive(Parser, Debug)]
-#[command(name = "spile", version, arg_required_else_help = true)]
+#[command(name = "spile", version)]
 struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -30,12 +30,13 @@ enum Verb {
 
 fn main() -> ExitCode {
     let ended = match Args::parse().verb {
-        Verb::Replay(args) => verb::replay::run(&args),
-        Verb::Bench(args) => verb::bench::run(&args),
-        Verb::BenchHost => spile_lab::bench::child::live().map(|()| End::Good),
-        Verb::Designs(args) => verb::designs::run(&args),
-        Verb::Maps(args) => verb::maps::run(&args),
-        Verb::Race(args) => verb::race::run(&args),
+        None => verb::tour::run(),
+        Some(Verb::Replay(args)) => verb::replay::run(&args),
+        Some(Verb::Bench(args)) => verb::bench::run(&args),
+        Some(Verb::BenchHost) => spile_lab::bench::child::live().map(|()| End::Good),
+        Some(Verb::Designs(args)) => verb::designs::run(&args),
+        Some(Verb::Maps(args)) => verb::maps::run(&args),
+        Some(Verb::Race(args)) => verb::race::run(&args),
     };
     match ended {
         Ok(End::Good) => ExitCode::SUCCESS,

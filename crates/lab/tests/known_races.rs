@@ -21,10 +21,15 @@ fn seeds() -> u64 {
 
 /// No seed fails.
 fn passes<L: Locking>(race: &Race) {
-    let played = variant::play(race, L::NAME, 0, seeds()).expect("there is a scheduler");
-    let failure = played.story.failure.as_ref();
-    assert!(failure.is_none(), "seed {}: {failure:?}\n{}", played.story.seed, played.story.text(WIDTH, &[]));
-    println!("{} {}: {} seeds passed", race.title, L::NAME, played.passed);
+    let all = seeds();
+    for seed in 0..all {
+        let outcome = race.play(L::NAME, seed);
+        if !outcome.is_ok() {
+            println!("{} {}: {seed} seeds passed; then", race.title, L::NAME);
+            outcome.expect_ok();
+        }
+    }
+    println!("{} {}: {all} seeds passed", race.title, L::NAME);
 }
 
 /// Each race of the catalogue is a test of each design.

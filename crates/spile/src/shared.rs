@@ -67,6 +67,7 @@ impl Shared {
     /// Now, as far as the thing at address `thing` is concerned. Read before what one waits for is looked at.
     pub(crate) fn moment(&self, thing: usize) -> Moment {
         // The things are locks and pages: their low bits are equal.
+        let thing = spile_sync::whereabouts(thing);
         let event = (thing >> 4) ^ (thing >> 10);
         let event = event % EVENTS;
         // Acquire [event-read]: whoever reads a count sees what happened before it was raised.

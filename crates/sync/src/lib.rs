@@ -73,6 +73,16 @@ pub mod cell {
     }
 }
 
+/// Where something is, for who chooses by that: its address, or in a run of the scheduler a name that the same seed gives it again.
+#[cfg(not(all(feature = "sched", not(loom))))]
+#[inline(always)]
+pub const fn whereabouts(address: usize) -> usize {
+    address
+}
+
+#[cfg(all(feature = "sched", not(loom)))]
+pub use sched::whereabouts;
+
 /// What a spinning loop calls in each round.
 pub mod hint {
     #[cfg(not(any(loom, feature = "sched")))]

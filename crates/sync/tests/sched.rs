@@ -580,3 +580,15 @@ fn memory_that_was_given_back_is_nobodys() {
         assert_eq!(outcome.total().transfers, transfers);
     }
 }
+
+#[test]
+fn places_have_names_of_their_own_run() {
+    let word = Box::new(AtomicU64::new(0));
+    let address = (&raw const *word).addr();
+    assert_eq!(spile_sync::whereabouts(address), address);
+    let run = Run::new(0).spawn("one", || {
+        word.store(1, Relaxed);
+        assert_eq!(spile_sync::whereabouts(address), 64 | address % 64, "the first line that was touched");
+    });
+    run.run().expect_ok();
+}

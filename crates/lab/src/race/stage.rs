@@ -65,7 +65,8 @@ impl<L: Locking> Scene<'_, L> {
             sim.stall_one_in(16);
         }
         let mm = Mm::new(sim.clone(), Layout::default()).expect("a machine has frames for an address space");
-        let mut stage = Stage { mm, child: None, children: Mutex::default(), seed };
+        // Where a lock lies decides where its waiters sleep, and where a stack is differs from process to process.
+        let mut stage = Box::new(Stage { mm, child: None, children: Mutex::default(), seed });
         (self.before)(&sim.cpu(0), &mut stage);
         let strategy =
             if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 2 + (seed / 2 % 3) as usize } };

@@ -14,6 +14,8 @@ pub const AS_CHILD: &str = "--as-child";
 const MUTATE: &str = "SPILE_MUTATE";
 /// A bug that no seed below this shows is not found.
 pub const BOUND: u64 = 4000;
+/// So many seeds are one process's, which gives no memory back.
+const OF_A_CHILD: u64 = 250;
 /// So many lines of what a child said before it failed are told.
 const LAST_WORDS: usize = 6;
 /// Rows of a story that are shown, more or less; and of the shipped one's those before the two part.
@@ -70,11 +72,11 @@ pub fn can_play() -> Result<()> {
     Ok(())
 }
 
-/// Plays seeds until one fails, in this process.
+/// Plays seeds until one fails, in this process, and tells the one that does, else the first.
 ///
 /// # Errors
 ///
-/// This build cannot play.
+/// This build cannot play, or there is no seed to be played.
 #[cfg(feature = "sched")]
 pub fn play(race: &Race, design: &str, from: u64, seeds: u64) -> Result<Played> {
     let mut first = None;
@@ -85,8 +87,7 @@ pub fn play(race: &Race, design: &str, from: u64, seeds: u64) -> Result<Played> 
         }
         first.get_or_insert_with(|| super::telling::story(&outcome));
     }
-    let story = first.context("no seed was to be played")?;
-    Ok(Played { from, passed: seeds, story })
+    Ok(Played { from, passed: seeds, story: first.context("no seed was to be played")? })
 }
 
 #[cfg(not(feature = "sched"))]
@@ -95,13 +96,26 @@ pub fn play(_: &Race, _: &str, _: u64, _: u64) -> Result<Played> {
     can_play().and_then(|()| bail!("nothing plays"))
 }
 
-/// Plays seeds until one fails, with a mistake or without, in a process of `spile`, which is at `binary`.
+/// Plays seeds until one fails, with a mistake or without, in processes of `spile`, which is at `binary`.
 ///
 /// # Errors
 ///
-/// The process cannot be started, or ends without a result.
+/// A process cannot be started, or ends without a result.
 pub fn played(binary: &Path, race: &Race, design: &str, bug: Option<&str>, from: u64, seeds: u64) -> Result<Played> {
     can_play()?;
+    let mut all = child(binary, race, design, bug, from, seeds.min(OF_A_CHILD))?;
+    while all.passed < seeds && !all.is_bad() {
+        let next = child(binary, race, design, bug, from + all.passed, (seeds - all.passed).min(OF_A_CHILD))?;
+        all.passed += next.passed;
+        if next.is_bad() {
+            all.story = next.story;
+        }
+    }
+    Ok(all)
+}
+
+/// What one process plays.
+fn child(binary: &Path, race: &Race, design: &str, bug: Option<&str>, from: u64, seeds: u64) -> Result<Played> {
     let mut child = Command::new(binary);
     child.args(["race", race.name, "--design", design, "--seed", &from.to_string(), "--more", &seeds.to_string(), AS_CHILD]);
     match bug {

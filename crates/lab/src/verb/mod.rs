@@ -5,6 +5,7 @@ pub mod designs;
 pub mod maps;
 pub mod race;
 pub mod replay;
+pub mod tour;
 
 /// How a verb ended, for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -181,6 +181,10 @@ impl Baton {
         self.unwind_if_failed(state);
     }
 
+    pub(super) fn whereabouts(&self, address: usize) -> usize {
+        self.state().lines.whereabouts(address)
+    }
+
     pub(super) fn given_back(&self, address: usize, bytes: usize) {
         // Who has the state's lock is this thread, in the middle of its bookkeeping: what it gives back itself was never charged.
         if let Ok(mut state) = self.state.try_lock() {

@@ -171,6 +171,12 @@ impl Lines {
         Some((id, self.lines[id.0 as usize - 1].touch(counters, cpu, kind != Kind::Load)))
     }
 
+    /// The number of a line, and the place in it.
+    pub(super) fn whereabouts(&mut self, address: usize) -> usize {
+        let LineId(line) = self.name(address);
+        (line as usize) << LINE_SHIFT | address % (1 << LINE_SHIFT)
+    }
+
     /// The lines of this memory are nobody's any more, and will have new names.
     pub(super) fn forget(&mut self, address: usize, bytes: usize) {
         let last = address + bytes.max(1) - 1;

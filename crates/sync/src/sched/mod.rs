@@ -100,6 +100,11 @@ pub fn wake(thread: usize) {
     baton::with_current(|baton, _| baton.wake(thread));
 }
 
+/// Where something is: in a run the name of its cache line, by first touch, and the place in it; else its address. No yield point.
+pub fn whereabouts(address: usize) -> usize {
+    baton::with_current(|baton, _| baton.whereabouts(address)).unwrap_or(address)
+}
+
 /// Memory was given back: whoever gets it next gets lines that nobody has touched. An allocator that says so makes counts independent of
 /// which object it puts where. No yield point; nothing outside a run.
 pub fn given_back(address: usize, bytes: usize) {

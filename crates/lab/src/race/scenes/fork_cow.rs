@@ -20,14 +20,14 @@ pub fn play<L: Locking>(seed: u64) -> Outcome {
         },
         sides: &[
             &|cpu, stage| {
-                let child = cpu.enter(&stage.mm).fork().expect("there is memory");
+                let child = Box::new(cpu.enter(&stage.mm).fork().expect("there is memory"));
                 let look = || pair.map(|page| read(cpu, &child, page).expect("it is mapped in the child, too"));
                 let first = look();
                 label(format_args!("its child has {first:?}"));
                 assert!(first[1] <= first[0], "the child has {first:?}, of which the second was never ahead");
                 (0..3).for_each(|_| cpu.pause());
                 assert_eq!(look(), first, "nobody writes to the child");
-                stage.children.lock().expect("nobody panicked").push(child);
+                stage.children.lock().expect("nobody panicked").push(*child);
             },
             &|cpu, stage| {
                 let user = cpu.enter(&stage.mm);
