@@ -5,11 +5,10 @@
 //! **Mechanism.** A verb of the command line is a file in [`verb`]. Designs are taken from the core's own list, so that a new one is in every table.
 #![deny(missing_docs)]
 
-#[cfg(feature = "sched")]
-pub mod apart;
 pub mod bench;
 pub mod concurrent;
 pub mod design;
+pub mod heap;
 pub mod interrupt;
 pub mod jobs;
 pub mod lean;

@@ -4,10 +4,9 @@ use clap::{Parser, Subcommand};
 use spile_lab::verb::{self, End};
 use std::process::ExitCode;
 
-/// Cache lines are counted.
-#[cfg(feature = "sched")]
+/// It counts, and keeps things apart where cache lines are counted.
 #[global_allocator]
-static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
+static HEAP: spile_lab::heap::Heap = spile_lab::heap::Heap;
 
 /// What the locking designs of an address space do to real programs. Without a verb: a tour.
 #[derive(Parser, Debug)]

@@ -21,7 +21,7 @@ use std::process::{Command, Output, Stdio};
 
 #[cfg(feature = "sched")]
 #[global_allocator]
-static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
+static HEAP: spile_lab::heap::Heap = spile_lab::heap::Heap;
 
 const PASSES: u64 = 3;
 

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Counts depend on no allocator.
 #[cfg(feature = "sched")]
 #[global_allocator]
-static APART: spile_lab::apart::Apart = spile_lab::apart::Apart;
+static HEAP: spile_lab::heap::Heap = spile_lab::heap::Heap;
 
 fn recording(name: &str) -> Vec<Step> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mmtrace/traces").join(format!("{name}.mmt.xz"));

@@ -8,12 +8,12 @@
 #![cfg(feature = "sched")]
 
 use spile::{MmapLock, UnderRcu};
-use spile_lab::apart::Apart;
 use spile_lab::bench::scenes::{Cost, Costs, Scene, measure};
+use spile_lab::heap::Heap;
 use spile_lab::parts::{CORE, FRAME, PARTS, TABLE};
 
 #[global_allocator]
-static APART: Apart = Apart;
+static HEAP: Heap = Heap;
 
 const CPUS: [usize; 2] = [2, 8];
 

@@ -68,7 +68,7 @@ const PLACES: &[&str] = &[
     "crates/judge/src/host/child.rs",
     "crates/judge/src/host/mod.rs",
     // A machine's memory, system calls that are measured, and an allocator.
-    "crates/lab/src/apart.rs",
+    "crates/lab/src/heap.rs",
     "crates/lab/src/bench/host.rs",
     "crates/lab/src/lean.rs",
 ];

@@ -1,7 +1,7 @@
 //! Faults of several simulated CPUs in one address space, and which cache lines they move.
 //!
 //! **Guarantee.** The same design, scene and number of CPUs give the same counts in every process whose allocator is
-//! [`Apart`](crate::apart::Apart). Charged are faults alone, after everything that one fault brings into a CPU's cache is there; each
+//! [`Heap`](crate::heap::Heap). Charged are faults alone, after everything that one fault brings into a CPU's cache is there; each
 //! access to an atomic is charged to one of [`PARTS`].
 //!
 //! **Mechanism.** Mappings and tables are made before the run. In it each CPU faults once, waits for the others, and faults on between two

@@ -10,8 +10,9 @@ mod report;
 
 pub(crate) use program::Program;
 pub(crate) use report::count;
-pub use report::{Difference, Report};
+pub use report::{Difference, Fullest, Report};
 
+use crate::heap;
 use crate::lean::Lean;
 use crate::stage::Stage;
 use spile::{Locking, Mapping};
@@ -42,6 +43,8 @@ fn complete<P: Stage, L: Locking>(mut replay: Replay<P, L>, steps: &[Step], prog
 pub struct Replay<P: Stage, L: Locking> {
     program: Program<P, L>,
     report: Report,
+    /// What this thread had in use before.
+    heap: isize,
 }
 
 impl<L: Locking> Replay<Lean, L> {
@@ -54,17 +57,29 @@ impl<L: Locking> Replay<Lean, L> {
 impl<P: Stage, L: Locking> Replay<P, L> {
     /// Of a program that will make these steps, on this machine.
     pub fn on(stage: P, steps: &[Step]) -> Self {
-        Self { program: Program::new(stage, steps), report: Report::default() }
+        let program = Program::new(stage, steps);
+        Self { program, report: Report::default(), heap: heap::in_use() }
     }
 
     /// Makes `steps`, which come after those made before.
     pub fn advance(&mut self, steps: &[Step], progress: &mut dyn FnMut(usize)) {
-        let Self { program, report } = self;
         let mut done = 0;
         for some in steps.chunks(STRIDE) {
+            let Self { program, report, .. } = self;
             program.stage().run(0, || some.iter().for_each(|step| program.step(step, report)));
+            self.weigh();
             done += some.len();
             progress(done);
+        }
+    }
+
+    /// Remembers the moment if more is mapped than at any before.
+    fn weigh(&mut self) {
+        let Ok(bytes) = usize::try_from(heap::in_use() - self.heap) else { return };
+        let (spaces, mappings) = self.program.extent();
+        let bytes = bytes.saturating_sub(spaces * Program::<P, L>::SPACE);
+        if bytes > 0 && self.report.fullest.is_none_or(|fullest| fullest.mappings < mappings) {
+            self.report.fullest = Some(Fullest { mappings, bytes });
         }
     }
 
@@ -74,7 +89,7 @@ impl<P: Stage, L: Locking> Replay<P, L> {
     ///
     /// If memory is missing then.
     pub fn finish(self) -> Report {
-        let Self { program, mut report } = self;
+        let Self { program, mut report, .. } = self;
         let stage = program.stage().clone();
         let counted = program.finish();
         report.note(counted, stage.flushes());

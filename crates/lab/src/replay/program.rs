@@ -101,6 +101,20 @@ impl<P: Stage, L: Locking> Program<P, L> {
         lock(&self.spaces).get(&mm).cloned()
     }
 
+    /// What each space has once, and its place in the list of them.
+    pub(crate) const SPACE: usize = size_of::<Space<P, L>>() + 4 * size_of::<usize>();
+
+    /// How many address spaces there are, and how many mappings in all of them.
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        let spaces = lock(&self.spaces);
+        let mappings = |space: &Arc<Space<P, L>>| {
+            let mut count = 0;
+            space.mm.each_mapping(|_| count += 1);
+            count
+        };
+        (spaces.len(), spaces.values().map(mappings).sum())
+    }
+
     /// The mappings of each address space, by its number.
     pub(crate) fn mappings(&self) -> BTreeMap<usize, Vec<Mapping>> {
         let of = |space: &Space<P, L>| {

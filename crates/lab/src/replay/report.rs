@@ -32,8 +32,19 @@ pub struct Report {
     pub flushes: u64,
     /// Requests to other CPUs for them; on a machine without such caches there are none.
     pub ipis: u64,
+    /// When most was mapped of the moments that were looked at, if the allocator counts.
+    pub fullest: Option<Fullest>,
     /// The first differences.
     pub differences: Vec<Difference>,
+}
+
+/// Memory that address spaces took at a moment, tables aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fullest {
+    /// Mappings in all of them.
+    pub mappings: usize,
+    /// Bytes of mappings and their index, with what waits for grace periods; without what each space has once.
+    pub bytes: usize,
 }
 
 /// Something that is not as the kernel had it.

@@ -181,11 +181,11 @@ impl Found {
             table.add_row([row[0].design.to_string(), locals.join(", ")].into_iter().chain(cells));
         }
         println!("{table}");
+        let (from, to) = BAND;
         println!(
-            "SIMULATED, not measured: the counts above, the time of a page alone, and {}..{} ns for each write of a contended line; what waits for \
-             the holder of a lock is not in it.",
-            BAND.0, BAND.1
+            "SIMULATED, not measured: the counts above, the time of a page alone, and {from}..{to} ns for each write of a contended line."
         );
+        println!("What waits for the holder of a lock is not in it, so scenes that are mostly that have no band.");
     }
 }
 
