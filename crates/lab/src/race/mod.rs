@@ -52,23 +52,12 @@ pub struct Mistake {
     pub designs: &'static [&'static str],
 }
 
-/// Every design, the plainest that Linux had first.
-const ALL: &[&str] = &[
-    "mmap_lock",
-    "vma_refcount",
-    "rcu",
-    "btreemap_rwlock",
-    "mmap_lock_rbtree",
-    "range_lock",
-    "spf_srcu",
-    "spf_refcount",
-    "vma_refcount_2019",
-    "spf_seq",
-    "vma_rwsem",
-    "rcu_prealloc",
-    "rcu_late_zap",
-    "pt_range",
-];
+macro_rules! names {
+    ([$($module:ident $design:ident,)*]) => { &[$(<spile::$design as spile::Locking>::NAME),*] };
+}
+
+/// Every design.
+const ALL: &[&str] = spile::for_each_design!(names!());
 
 #[cfg(feature = "sched")]
 macro_rules! plays {
