@@ -1,6 +1,6 @@
 //! A machine that only counts: what the core does on it is nearly all that takes time.
 //!
-//! **Guarantee.** Every frame that was given is accounted for: [`Lean::finish`] finds what was forgotten. CPUs that fault at once share no line
+//! **Guarantee.** Every frame that was given is accounted for: [`Stage::finish`](crate::stage::Stage::finish) finds what was forgotten. CPUs that fault at once share no line
 //! of this machine, but now and then the pool's.
 //!
 //! **Mechanism.** Each CPU, a thread that [`as_cpu`](Lean::as_cpu) was told to be one, keeps a stock of frames and tables, and exchanges them with

@@ -13,6 +13,7 @@
 use crate::addr::Range;
 use crate::locking::briefly;
 use crate::platform::Platform;
+use crate::shared::place_of;
 use crate::wait::{self, Token};
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use spile_sync::lock::Guarded;
@@ -59,7 +60,7 @@ impl Flushing {
     }
 
     fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 
     /// Reserves `range`, which the caller has the right to change. None if too many are.

@@ -32,6 +32,11 @@ pub(crate) struct Moment {
     count: u64,
 }
 
+/// What is waited for at `it`, by where that is.
+pub(crate) fn place_of<T>(it: &T) -> usize {
+    spile_sync::whereabouts(core::ptr::from_ref(it).addr())
+}
+
 impl Shared {
     /// Of a platform without address spaces.
     #[cfg(not(loom))]
@@ -64,10 +69,9 @@ impl Shared {
         p.rcu().relieve();
     }
 
-    /// Now, as far as the thing at address `thing` is concerned. Read before what one waits for is looked at.
+    /// Now, as far as `thing` is concerned, which [`place_of`] names. Read before what one waits for is looked at.
     pub(crate) fn moment(&self, thing: usize) -> Moment {
         // The things are locks and pages: their low bits are equal.
-        let thing = spile_sync::whereabouts(thing);
         let event = (thing >> 4) ^ (thing >> 10);
         let event = event % EVENTS;
         // Acquire [event-read]: whoever reads a count sees what happened before it was raised.

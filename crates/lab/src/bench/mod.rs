@@ -3,8 +3,8 @@
 //! **Guarantee.** What a figure is of was checked while it was measured: the counters of the core have to say what the benchmark's definition says.
 //! Times are those of this machine and this moment: only their ratios within one run mean anything.
 //!
-//! **Mechanism.** A definition ([`workload`]) is carried out by one loop ([`play`]) on any [`target`]; contenders take turns ([`rounds`]). What more
-//! CPUs than the host has would do is counted on simulated ones ([`scenes`]), and only then put into a [`model`] of time.
+//! **Mechanism.** A definition (`workload`) is carried out by one loop (`play`) on any `target`; contenders take turns (`rounds`). What more
+//! CPUs than the host has would do is counted on simulated ones (`scenes`), and only then put into a `model` of time.
 
 pub mod catalogue;
 pub mod child;

@@ -3,7 +3,7 @@
 //! **Guarantee.** Every call and fault of the recording is made; what differs from what the kernel had is counted and told with its line. Done one
 //! after the other they come in the order in which the kernel made the changes.
 //!
-//! **Mechanism.** [`program`] has the address spaces and knows what a step does; this file makes the steps in order.
+//! **Mechanism.** `program` has the address spaces and knows what a step does; this file makes the steps in order.
 
 mod program;
 mod report;

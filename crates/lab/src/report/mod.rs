@@ -3,7 +3,7 @@
 //! **Guarantee.** The file names nothing outside itself, and its page forbids its reader's browser to fetch anything. All text is escaped. It says what was run,
 //! where and by what. It is there whole, or what was there before is.
 //!
-//! **Mechanism.** [maud](maud) escapes what is not a literal when it is compiled. Tables are those of the terminal. Charts are small SVG in the page, with classes
+//! **Mechanism.** [maud] escapes what is not a literal when it is compiled. Tables are those of the terminal. Charts are small SVG in the page, with classes
 //! instead of colours, so that one style sheet gives them the reader's colours, dark or light: no chart library does that and has hints, stacks and
 //! maps of address spaces. The file is written beside its place and renamed.
 

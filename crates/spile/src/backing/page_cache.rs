@@ -19,6 +19,7 @@ use crate::addr::{FrameId, PAGE};
 use crate::frame::{self, Frame};
 use crate::paging::{BITS, LEVELS};
 use crate::platform::{Platform, Read, Store};
+use crate::shared::place_of;
 use crate::wait::{self, Token};
 use alloc::sync::Arc;
 use core::fmt;
@@ -253,7 +254,7 @@ impl<P: Platform> File<P> {
 
     /// Where those wait who wait for `page`.
     fn thing(&self, page: u64) -> usize {
-        Arc::as_ptr(&self.0).addr().wrapping_add((page as usize) << 4)
+        place_of(&*self.0).wrapping_add((page as usize) << 4)
     }
 
     /// `page`, if it is in memory. A hold on it.

@@ -9,6 +9,7 @@
 
 use crate::addr::Range;
 use crate::platform::Platform;
+use crate::shared::place_of;
 use crate::wait::{self, Token};
 use spile_sync::lock::Guarded;
 use spile_sync::seeded;
@@ -175,7 +176,7 @@ impl Ranges {
 
     /// Where waiters wait.
     fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 
     fn with<P: Platform, T>(&self, p: &P, work: impl FnOnce(&mut Table) -> T) -> T {

@@ -14,6 +14,7 @@
 //! ```
 
 use crate::platform::Platform;
+use crate::shared::place_of;
 use crate::wait::{self, Token};
 use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::{order, seeded};
@@ -48,7 +49,7 @@ impl RwLock {
 
     /// Where waiters wait.
     fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 
     /// A share, if no writer has the lock or waits for it.

@@ -9,6 +9,7 @@
 //! The memory of a mapping is another's as soon as nobody has a reference ([`Pool`]), maybe in a fork. So whoever finds a mapping looks at
 //! nothing but that word before it has a reference, and then asks whose the mapping is, and where.
 
+use crate::shared::place_of;
 use super::pool::Pool;
 use super::{Locking, Miss, Stable};
 use crate::Event;
@@ -57,7 +58,7 @@ impl References {
     }
 
     fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 }
 

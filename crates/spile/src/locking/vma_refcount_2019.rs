@@ -9,6 +9,7 @@
 //! yet counted themselves: for its memory alone, which could be deferred as elsewhere, but waiting for it is what this design is. It is skipped
 //! for the only user of a space, who is the one who waits.
 
+use crate::shared::place_of;
 use super::{Locking, Miss, Stable};
 use crate::Event;
 use crate::addr::Range;
@@ -41,7 +42,7 @@ const FORGOTTEN: u32 = AWAITED / 2;
 
 impl Counted {
     fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 }
 

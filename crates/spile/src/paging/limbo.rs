@@ -9,6 +9,7 @@ use super::PageTable;
 use crate::addr::FrameId;
 use crate::frame;
 use crate::platform::Platform;
+use crate::shared::place_of;
 use crate::wait;
 use spile_rcu::{Cookie, Rcu};
 use spile_sync::atomic::{AtomicU32, Ordering};
@@ -92,7 +93,7 @@ impl Limbo {
 
     /// Where those wait who wait for a table to go back.
     pub(crate) fn thing(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        place_of(self)
     }
 
     /// Frees what no walk can be in any more. Never waits; may drive a grace period.

@@ -15,6 +15,7 @@ use super::{LEVELS, TableLock};
 use crate::addr::{FrameId, Range};
 use crate::frame;
 use crate::platform::Platform;
+use crate::shared::place_of;
 use crate::wait::{self, Token};
 use spile_rcu::Rcu;
 use spile_sync::atomic::{AtomicU16, Ordering};
@@ -59,7 +60,7 @@ impl SpanLock {
     }
 
     fn unshare<P: Platform>(&self, p: &P) {
-        let thing = core::ptr::from_ref(self).addr();
+        let thing = place_of(self);
         // Release [span-unshare]: what was done is seen by who excludes.
         let before = self.0.fetch_sub(1, order!("span-unshare", Release));
         if before & SHARES == 1 && before & WAITED_FOR != 0 {
@@ -76,7 +77,7 @@ impl SpanLock {
         // Acquire [span-exclude]: what was done under shares is seen.
         let shared = || self.0.load(order!("span-exclude", Acquire)) & SHARES != 0;
         while shared() && !seeded!("exclude-beside-shares") {
-            let token = Token::for_thing(p, core::ptr::from_ref(self).addr());
+            let token = Token::for_thing(p, place_of(self));
             self.0.fetch_or(WAITED_FOR, Ordering::Relaxed);
             if shared() {
                 waits();
