@@ -225,7 +225,7 @@ fn hosts() -> Result<Skipped> {
 
 /// Shared cache lines per fault, for each design.
 fn lines() -> Result<Skipped> {
-    let mut spile = cargo(&["run", "--release", "-p", "spile-lab", "--features", "sched", "--"]);
+    let mut spile = cargo(&["run", "--profile", "lab", "-p", "spile-lab", "--features", "sched", "--"]);
     done(run(spile.args(["bench", "page_fault1", "pft", "mapper", "--sim", "2,16,64", "--pages", "4096"])))
 }
 

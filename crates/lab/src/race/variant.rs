@@ -67,7 +67,7 @@ pub struct Both {
 pub fn can_play() -> Result<()> {
     ensure!(
         cfg!(feature = "sched"),
-        "this `spile` is built without the seeded scheduler and can play no race; build it with `cargo build -p spile-lab --features sched`"
+        "this `spile` is built without the seeded scheduler and can play no race; build it with `cargo build --profile lab -p spile-lab --features sched`"
     );
     Ok(())
 }

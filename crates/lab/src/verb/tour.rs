@@ -102,9 +102,7 @@ fn crowd(sources: &[Source]) -> Result<bool> {
     let (name, steps) = CROWDED;
     let source = sources.iter().find(|source| source.name == name).context("the recording of many threads is not there")?;
     let steps = &source.steps[..steps.min(source.steps.len())];
-    println!(
-        "2. Where designs differ: threads that start, map, touch and unmap, on {CPUS:?} simulated CPUs under a seeded schedule"
-    );
+    println!("2. Where designs differ: threads that start, map, touch and unmap, on many simulated CPUs under a seeded schedule");
     let footprints = freely(steps);
     let plans = CPUS.map(|cpus| Plan::new(steps, &footprints, cpus, WINDOW * cpus));
     let pairs: Vec<_> = DESIGNS.iter().flat_map(|design| plans.iter().map(move |plan| (design, plan))).collect();
