@@ -20,6 +20,9 @@ pub trait Stage: Platform<Store: Default> {
     /// Flushes of translation caches so far, and requests to other CPUs for them.
     fn flushes(&self) -> (u64, u64);
 
+    /// Lets what waits for a grace period go, as far as that is simple.
+    fn drain(&self) {}
+
     /// Lets everything that waits for a grace period come home, and checks that nothing is missing. With all spaces and files gone.
     ///
     /// # Panics
@@ -64,6 +67,10 @@ impl Stage for Lean {
     /// As there are no caches nobody is asked.
     fn flushes(&self) -> (u64, u64) {
         (Lean::flushes(self), 0)
+    }
+
+    fn drain(&self) {
+        self.rcu().barrier();
     }
 
     fn finish(&self) {

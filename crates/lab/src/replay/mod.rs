@@ -75,10 +75,13 @@ impl<P: Stage, L: Locking> Replay<P, L> {
 
     /// Remembers the moment if more is mapped than at any before.
     fn weigh(&mut self) {
-        let Ok(bytes) = usize::try_from(heap::in_use() - self.heap) else { return };
         let (spaces, mappings) = self.program.extent();
-        let bytes = bytes.saturating_sub(spaces * Program::<P, L>::SPACE);
-        if bytes > 0 && self.report.fullest.is_none_or(|fullest| fullest.mappings < mappings) {
+        if mappings <= self.report.fullest.map_or(0, |fullest| fullest.mappings) {
+            return;
+        }
+        self.program.stage().drain();
+        let bytes = usize::try_from(heap::in_use() - self.heap).unwrap_or(0).saturating_sub(spaces * Program::<P, L>::SPACE);
+        if bytes > 0 {
             self.report.fullest = Some(Fullest { mappings, bytes });
         }
     }

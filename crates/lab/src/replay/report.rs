@@ -43,7 +43,7 @@ pub struct Report {
 pub struct Fullest {
     /// Mappings in all of them.
     pub mappings: usize,
-    /// Bytes of mappings and their index, with what waits for grace periods; without what each space has once.
+    /// Bytes of mappings and their index; without what each space has once.
     pub bytes: usize,
 }
 

@@ -236,8 +236,7 @@ fn table(rows: &[Row]) -> Table {
         ]);
     }
     table.note = "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults \
-                  allowed. Missed: faults that left the fast way; beside it those for which the recorded kernel took the lock. Bytes: of a mapping and its index, with \
-                  what waits for grace periods. Steps per second are those of one run by the wall clock: no measurement."
+                  allowed. Missed: faults that left the fast way; beside it those for which the recorded kernel took the lock. Bytes: of a mapping and its index. Steps per second are those of one run by the wall clock: no measurement."
         .into();
     table
 }
