@@ -263,16 +263,38 @@ fn compared(rows: &[Row], subject: &str, unit: &str, how: &str, value: impl Fn(&
 }
 
 fn charts(rows: &[Row]) -> Vec<Chart> {
-    let lookups = |row: &Row| row.count("lookups").max(1) as f64;
     let mut charts = costs_charts(rows);
-    charts.push(compared(
-        rows,
-        "Faults that found their mapping taken",
-        "per 1,000 faults that looked for it",
-        "Counted in the core: misses of the fast way because a change was at the mapping, or had been.",
-        |row| Some((row.count("miss_contended") + row.count("miss_stale")) as f64 * 1000.0 / lookups(row)),
-    ));
+    charts.push(causes(rows));
     charts
+}
+
+/// Why faults left the fast way, or came again, on most CPUs.
+fn causes(rows: &[Row]) -> Chart {
+    const CAUSES: [(&str, &[&str]); 4] = [
+        ("a change was at the mapping", &["miss_contended"]),
+        ("it was changed meanwhile", &["miss_stale"]),
+        ("a stack had to grow", &["miss_grow"]),
+        ("another fault was first", &["fast_raced", "slow_raced"]),
+    ];
+    let most = rows.iter().map(|row| row.cpus).max().unwrap_or(0);
+    let per_thousand = |row: &Row, labels: &[&str]| {
+        let count: u64 = labels.iter().map(|label| row.count(label)).sum();
+        Some(count as f64 * 1000.0 / row.count("lookups").max(1) as f64)
+    };
+    let of = |row: &Row| CAUSES.iter().map(|(_, labels)| per_thousand(row, labels)).collect();
+    let groups = rows.iter().filter(|row| row.cpus == most).map(|row| (row.design.to_string(), of(row))).collect();
+    let plot = Bars {
+        axis: Axis("per 1,000 faults that looked for their mapping".into()),
+        form: Form::Stacked,
+        group: "design".into(),
+        series: CAUSES.map(|(cause, _)| cause.to_string()).to_vec(),
+        groups,
+    };
+    Chart {
+        title: format!("Faults that left the fast way on {most} CPUs, by cause"),
+        caption: "Counted in the core, each time that a fault came.".into(),
+        plot: Plot::Bars(plot),
+    }
 }
 
 fn costs_charts(rows: &[Row]) -> Vec<Chart> {
