@@ -101,8 +101,10 @@ mod place {
         (lines < SMALL && layout.align() <= LINE).then_some(lines)
     }
 
-    fn placed(layout: Layout) -> Layout {
-        layout.align_to(LINE).expect("no object fills the address space").pad_to_align()
+    /// Whole lines; none if that is more than there can be.
+    fn placed(layout: Layout) -> Option<Layout> {
+        let size = layout.size().checked_next_multiple_of(LINE)?;
+        Layout::from_size_align(size, layout.align().max(LINE)).ok()
     }
 
     /// # Safety
@@ -111,7 +113,7 @@ mod place {
     pub(super) unsafe fn take(layout: Layout) -> *mut u8 {
         let again = small(layout).and_then(|lines| KEPT.try_with(|kept| kept.take(lines)).ok().flatten());
         // SAFETY: (1) the caller's; whole lines are no less than was asked for.
-        again.unwrap_or_else(|| unsafe { System.alloc(placed(layout)) })
+        again.unwrap_or_else(|| placed(layout).map_or(null_mut(), |placed| unsafe { System.alloc(placed) }))
     }
 
     /// # Safety
@@ -121,9 +123,9 @@ mod place {
         spile_sync::sched::given_back(pointer.addr(), layout.size());
         // A thread at its end keeps nothing.
         let is_kept = small(layout).is_some_and(|lines| KEPT.try_with(|kept| kept.give(pointer, lines)).is_ok());
-        if !is_kept {
+        if let (false, Some(placed)) = (is_kept, placed(layout)) {
             // SAFETY: (1) it was got so; (2) the caller's.
-            unsafe { System.dealloc(pointer, placed(layout)) };
+            unsafe { System.dealloc(pointer, placed) };
         }
     }
 }
@@ -131,9 +133,12 @@ mod place {
 // SAFETY: (1) everything is the system allocator's; more than was asked for is as good, and given back as it was got.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size() as isize);
         // SAFETY: (1) as the caller promises.
-        unsafe { place::take(layout) }
+        let pointer = unsafe { place::take(layout) };
+        if !pointer.is_null() {
+            add(layout.size() as isize);
+        }
+        pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

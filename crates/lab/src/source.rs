@@ -16,6 +16,15 @@ pub struct Source {
     pub torn: Option<Refused>,
 }
 
+/// Whether `path` can be read.
+///
+/// # Errors
+///
+/// It cannot.
+pub fn probe(path: &Path) -> Result<()> {
+    std::fs::File::open(path).with_context(|| format!("{} cannot be read", path.display())).map(drop)
+}
+
 /// Reads `path`. What is readable of a torn recording is kept.
 ///
 /// # Errors

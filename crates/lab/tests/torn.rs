@@ -5,6 +5,7 @@
 //! **Mechanism.** A real recording with a few changes by a seed. `SPILE_SEEDS` sets how many seeds. The fuzz target `recording` goes on where this ends.
 
 use spile::VmaRefcount;
+use spile_lab::concurrent::{Plan, WINDOW, as_recorded, freely};
 use spile_lab::replay::replayed;
 use spile_mmtrace::salvaged;
 use spile_sim::Rng;
@@ -77,6 +78,9 @@ fn whatever_is_in_a_file_is_answered() {
         let answered = catch_unwind(|| {
             let read = salvaged(text.as_bytes());
             let report = replayed::<VmaRefcount>(&read.steps, &mut |_| ());
+            for footprints in [as_recorded(&read.steps, &mut |_| ()), freely(&read.steps)] {
+                Plan::new(&read.steps, &footprints, 3, WINDOW);
+            }
             (read.torn, report.steps)
         });
         let Ok((torn, steps)) = answered else {

@@ -526,7 +526,7 @@ fn who_sleeps_is_not_chosen_until_it_is_woken() {
 #[test]
 fn a_sleep_that_nobody_ends_is_told() {
     let outcome = Run::new(0).spawn("sleeper", sched::sleep).spawn("worker", || ()).run();
-    assert!(matches!(outcome.failure(), Some(Failure::Stuck { .. })), "{outcome}");
+    assert!(matches!(outcome.failure(), Some(Failure::Asleep { .. })), "{outcome}");
     assert!(outcome.to_string().contains("'sleeper' before spin"), "{outcome}");
 }
 

@@ -6,7 +6,7 @@
 //! step wakes those for whom it was the last that was missing.
 
 use super::plan::{Plan, Task};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(super) struct Crew<'p> {
@@ -14,6 +14,8 @@ pub(super) struct Crew<'p> {
     cpus: Box<[Cpu]>,
     /// Those that wait, by their numbers, each with the task that it waits for.
     waiting: Mutex<Vec<(usize, &'p Task)>>,
+    /// A CPU has ended too early: who needs its steps waits in vain.
+    abandoned: AtomicBool,
 }
 
 /// How far a CPU has come.
@@ -27,7 +29,7 @@ struct Cpu {
 impl<'p> Crew<'p> {
     pub(super) fn new(plan: &'p Plan<'p>) -> Self {
         let begin = |tasks: &Vec<Task>| Cpu { made: AtomicU32::new(0), at: AtomicUsize::new(place(tasks, 0)) };
-        Self { plan, cpus: plan.cpus.iter().map(begin).collect(), waiting: Mutex::default() }
+        Self { plan, cpus: plan.cpus.iter().map(begin).collect(), waiting: Mutex::default(), abandoned: AtomicBool::new(false) }
     }
 
     /// The life of a CPU: makes each of its steps by `make`, which gets the step's place in the recording. `sleep` waits until `wake` was called
@@ -36,6 +38,9 @@ impl<'p> Crew<'p> {
         let tasks = &self.plan.cpus[cpu];
         for (n, task) in tasks.iter().enumerate() {
             while self.must_wait(cpu, task) {
+                if self.abandoned.load(Ordering::SeqCst) {
+                    return;
+                }
                 sleep();
             }
             make(task.at);
@@ -46,6 +51,11 @@ impl<'p> Crew<'p> {
             me.at.store(place(tasks, n + 1), Ordering::SeqCst);
             self.ready().into_iter().for_each(&wake);
         }
+    }
+
+    /// All end where they must wait.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<(usize, &'p Task)>> {

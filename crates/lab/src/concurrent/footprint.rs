@@ -1,6 +1,7 @@
 //! What steps reach, and which of them meet.
 //!
-//! **Guarantee.** If two steps do not meet, their order makes no difference to what is mapped, and none to what is in memory.
+//! **Guarantee.** If two steps do not meet, their order makes no difference to what is mapped, and none to which anonymous pages are in memory. (Which pages of
+//! files a fault finds in memory around its own is a matter of luck.)
 
 use super::free::Renaming;
 
@@ -66,6 +67,8 @@ pub struct Footprints {
     pub(super) steps: Vec<Footprint>,
     /// Frames and tables that are in use at most, as far as is known.
     pub(super) frames: u32,
+    /// Faults that are denied, one step after the other.
+    pub(super) denied: usize,
     /// Where areas are placed anew, how.
     pub(super) renaming: Option<Renaming>,
 }

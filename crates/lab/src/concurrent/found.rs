@@ -1,8 +1,12 @@
 //! What a plan that was carried out has shown.
 
 use crate::parts::PARTS;
-use crate::replay::Report;
+use crate::replay::{Program, Report};
+use crate::stage::Stage;
 use serde::Serialize;
+use spile::Locking;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What steps of a kind did to cache lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,6 +72,14 @@ impl Found {
         self.failure.is_none() && self.report.agrees()
     }
 
+    /// All is done: what was counted, if everything has come home.
+    pub(super) fn conclude<P: Stage, L: Locking>(&mut self, program: Program<P, L>, stage: &P) {
+        match catch_unwind(AssertUnwindSafe(|| program.finish())) {
+            Ok(counted) => self.report.note(counted, stage.flushes()),
+            Err(why) => self.failure = Some(format!("afterwards: {}", said(&*why))),
+        }
+    }
+
     /// Takes in what another CPU found, or another seed.
     pub fn merge(&mut self, other: Self) {
         self.accesses += other.accesses;
@@ -77,4 +89,9 @@ impl Found {
         self.mmap_cost.merge(&other.mmap_cost);
         self.change_cost.merge(&other.change_cost);
     }
+}
+
+/// What a panic said.
+pub(super) fn said(why: &(dyn Any + Send)) -> &str {
+    why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

@@ -9,10 +9,10 @@
 //! heap, keep their addresses: area 0.
 
 use super::footprint::{Footprint, Footprints, Span};
-use crate::replay::{FRAMES, Program, Report, count};
+use crate::replay::{FRAMES, Program, Report, count, replayed};
 use crate::stage::Stage;
 use spile::linux::{map, remap};
-use spile::{Locking, PAGE};
+use spile::{Locking, PAGE, VmaRefcount};
 use spile_mmtrace::{Call, Fault, Kind, Step};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -30,9 +30,11 @@ enum Move {
     New(u32),
     /// It is about these parts of areas, in recorded addresses.
     Parts(Box<[Part]>),
+    /// It makes an area where these parts of others were.
+    Over(Box<[Part]>, u32),
     /// It moves a part, or enlarges it, and so makes an area.
     Moves(Part, u32),
-    /// It is not asked for: the kernel's lines are about places.
+    /// It is not made: the kernel's lines are about places, and so is what it refused.
     Not,
 }
 
@@ -40,6 +42,12 @@ enum Move {
 struct Part {
     area: u32,
     range: Range<u64>,
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
 }
 
 /// Which areas steps are about.
@@ -55,8 +63,10 @@ pub fn freely(steps: &[Step]) -> Footprints {
     let (moves, footprints) = steps.iter().map(|step| namer.take(step)).unzip();
     let faults = steps.iter().filter(|step| matches!(step.kind, Kind::Fault(_))).count();
     let renaming = Some(Renaming { moves, areas: namer.areas as usize + 1 });
+    let in_order = replayed::<VmaRefcount>(steps, &mut |_| ());
+    let denied = in_order.faults.0 - in_order.faults.1;
     // As if nothing was given back: nobody knows what is in memory at once.
-    Footprints { steps: footprints, frames: (faults as u32).min(FRAMES), renaming }
+    Footprints { steps: footprints, frames: (faults as u32).min(FRAMES), denied, renaming }
 }
 
 /// The areas of an address space: from first address to end and area.
@@ -94,8 +104,9 @@ impl Namer {
             Kind::Vma(_) => (Move::Not, Some(Vec::new())),
             Kind::Fault(fault) => {
                 let at = fault.page * PAGE;
-                let parts = self.parts(step.mm, at, at + PAGE);
-                let parts = if parts.is_empty() { vec![Part { area: FIXED, range: at..at + PAGE }] } else { parts };
+                let end = at.saturating_add(PAGE);
+                let parts = self.parts(step.mm, at, end);
+                let parts = if parts.is_empty() { vec![Part { area: FIXED, range: at..end }] } else { parts };
                 let reach = spans(&parts, false);
                 (Move::Parts(parts.into()), Some(reach))
             }
@@ -110,11 +121,15 @@ impl Namer {
 
     /// How a call is made, and what it reaches; none if that is everything.
     fn call(&mut self, mm: usize, call: &Call, result: Result<u64, i32>) -> (Move, Option<Vec<Span>>) {
+        let is_brk = matches!(call, Call::Brk { .. });
+        if result.is_err() && !is_brk {
+            return (Move::Not, Some(Vec::new()));
+        }
         let (at, len) = match *call {
             Call::Mmap { len, flags, .. } => match result {
                 Ok(at) if flags & (map::FIXED | map::FIXED_NOREPLACE) == 0 => {
                     let area = self.place(mm, at..end_of(at, len));
-                    let span = Span { area, from: at, to: end_of(at, len) - 1, changes: true };
+                    let span = Span { area, from: at, to: end_of(at, len).saturating_sub(1), changes: true };
                     return (Move::New(area), Some(vec![span]));
                 }
                 Ok(at) => (at, len),
@@ -143,19 +158,19 @@ impl Namer {
         };
         let range = at..end_of(at, len);
         let mut parts = self.parts(mm, range.start, range.end);
-        if parts.is_empty() {
-            parts.push(Part { area: FIXED, range: range.clone() });
-        }
         match call {
-            Call::Munmap { .. } => self.cut(mm, range),
-            // What is mapped over an area is a part of it.
+            Call::Munmap { .. } => self.cut(mm, range.clone()),
+            // What is mapped over an area, and nowhere else, is a part of it.
             Call::Mmap { .. } if !parts.iter().any(|part| part.range == range) => {
-                self.cut(mm, range.clone());
-                self.areas_of(mm).insert(range.start, (range.end, parts[0].area));
-                parts.truncate(1);
-                parts[0].range = range;
+                let area = self.place(mm, range.clone());
+                let mut reach = spans(&parts, true);
+                reach.push(Span { area, from: range.start, to: range.end.saturating_sub(1), changes: true });
+                return (Move::Over(parts.into(), area), Some(reach));
             }
             _ => {}
+        }
+        if parts.is_empty() {
+            parts.push(Part { area: FIXED, range });
         }
         let reach = spans(&parts, true);
         (Move::Parts(parts.into()), Some(reach))
@@ -218,7 +233,10 @@ impl Namer {
 }
 
 fn spans(parts: &[Part], changes: bool) -> Vec<Span> {
-    parts.iter().map(|part| Span { area: part.area, from: part.range.start, to: part.range.end - 1, changes }).collect()
+    parts
+        .iter()
+        .map(|part| Span { area: part.area, from: part.range.start, to: part.range.end.saturating_sub(1), changes })
+        .collect()
 }
 
 /// A program whose areas are where the core puts them.
@@ -260,7 +278,9 @@ impl<'r> Freely<'r> {
                 }
                 return;
             }
-            (Kind::Call(call, result), way @ (Move::New(_) | Move::Parts(_) | Move::Moves(..))) => (call, *result, way),
+            (Kind::Call(call, result), way @ (Move::New(_) | Move::Over(..) | Move::Parts(_) | Move::Moves(..))) => {
+                (call, *result, way)
+            }
             _ => return program.step(step, report),
         };
         report.steps += 1;
@@ -269,8 +289,13 @@ impl<'r> Freely<'r> {
         let (call, result, way) = call;
         let made = |call: Call| program.make(&space, &call).unwrap_or(Ok(0)).map_err(|errno| errno.0);
         let ours = match (way, call) {
-            (Move::New(area), Call::Mmap { len, prot, flags, file, offset, .. }) => {
-                let placed = made(Call::Mmap { addr: 0, len: *len, prot: *prot, flags: *flags, file: *file, offset: *offset });
+            (Move::New(area) | Move::Over(_, area), Call::Mmap { len, prot, flags, file, offset, .. }) => {
+                if let Move::Over(parts, _) = way {
+                    let gone = |part: &Part| Call::Munmap { addr: self.now(part.area, part.range.start), len: part.len() };
+                    parts.iter().for_each(|part| _ = made(gone(part)));
+                }
+                let flags = flags & !(map::FIXED | map::FIXED_NOREPLACE);
+                let placed = made(Call::Mmap { addr: 0, len: *len, prot: *prot, flags, file: *file, offset: *offset });
                 placed.inspect(|now| self.place(*area, result.unwrap_or(0), *now))
             }
             (Move::Moves(part, area), Call::Mremap { old_len, new_len, flags, .. }) => {
@@ -306,7 +331,7 @@ pub(super) fn made<P: Stage, L: Locking>(
 
 /// The call, about a part that begins at `addr` now.
 fn about(call: &Call, addr: u64, part: &Part) -> Call {
-    let len = part.range.end - part.range.start;
+    let len = part.len();
     match *call {
         Call::Mmap { prot, flags, file, offset, .. } => {
             let flags = (flags & !map::FIXED_NOREPLACE) | map::FIXED;

@@ -16,6 +16,8 @@ pub const WINDOW: usize = 256;
 /// Who does what.
 #[derive(Debug)]
 pub struct Plan<'f> {
+    /// Faults that are denied in order.
+    pub(super) denied: usize,
     /// Where areas are placed anew, how.
     pub(super) renaming: Option<&'f Renaming>,
     /// The steps of each CPU, in the recorded order.
@@ -50,7 +52,8 @@ impl<'f> Plan<'f> {
         assert!(cpus > 0 && window > 0, "somebody must do something");
         let frames = room(footprints.frames, cpus);
         let renaming = footprints.renaming.as_ref();
-        let mut plan = Self { renaming, cpus: (0..cpus).map(|_| Vec::new()).collect(), window, frames };
+        let mut plan =
+            Self { denied: footprints.denied, renaming, cpus: (0..cpus).map(|_| Vec::new()).collect(), window, frames };
         // Of each step its CPU, and how many that had made with it.
         let mut places: Vec<(u32, u32)> = Vec::with_capacity(steps.len());
         for (at, step) in steps.iter().enumerate() {

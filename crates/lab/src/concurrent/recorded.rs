@@ -10,6 +10,7 @@ use super::footprint::{Footprint, Footprints, Span};
 use crate::lean::Lean;
 use crate::replay::{FRAMES, Program, Report};
 use crate::stage::Stage as _;
+use spile::linux::advice;
 use spile::{PAGE, VmaRefcount};
 use spile_mmtrace::{Call, Fault, Kind, Step};
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +28,7 @@ type Stored = BTreeMap<u64, u64>;
 /// The footprints of `steps` where they were recorded; `progress` is told how many are done.
 pub fn as_recorded(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Footprints {
     let program = Program::<_, VmaRefcount>::new(Lean::new(1, FRAMES, false), steps);
-    let mut finder = Finder { program, stored: HashMap::new() };
+    let mut finder = Finder { program, stored: HashMap::new(), report: Report::default() };
     let mut found = Vec::with_capacity(steps.len());
     for step in steps {
         found.push(finder.find(step));
@@ -36,14 +37,16 @@ pub fn as_recorded(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Footprint
         }
     }
     let frames = finder.program.stage().peak() as u32;
+    let denied = finder.report.faults.0 - finder.report.faults.1;
     finder.program.finish();
     progress(found.len());
-    Footprints { steps: found, frames, renaming: None }
+    Footprints { steps: found, frames, denied, renaming: None }
 }
 
 struct Finder {
     program: Program<Lean, VmaRefcount>,
     stored: HashMap<usize, Stored>,
+    report: Report,
 }
 
 impl Finder {
@@ -52,7 +55,7 @@ impl Finder {
         let heap = self.heap_end(step.mm);
         let before = self.before(step);
         let stage = self.program.stage().clone();
-        stage.run(0, || self.program.step(step, &mut Report::default()));
+        stage.run(0, || self.program.step(step, &mut self.report));
         let reach = match step.kind {
             Kind::Call(Call::Brk { .. }, _) => {
                 let (old, new) = (heap, self.heap_end(step.mm));
@@ -61,7 +64,9 @@ impl Finder {
             }
             _ => before,
         };
-        self.forget(step.mm, reach.as_deref());
+        if !matches!(step.kind, Kind::Fault(_)) {
+            self.forget(step.mm, reach.as_deref());
+        }
         match (reach, &step.kind) {
             (Some(spans), _) => Footprint::spans(step.mm, spans),
             (None, Kind::Fork { child }) => Footprint::everything(step.mm, Some(*child)),
@@ -99,18 +104,20 @@ impl Finder {
         span(start, end, true)
     }
 
-    /// What was changed may get another identity. (What merely got its first is remembered.)
+    /// What was changed may get another identity.
     fn forget(&mut self, mm: usize, reach: Option<&[Span]>) {
         let Some(stored) = self.stored.get_mut(&mm) else { return };
         let Some(spans) = reach else { return stored.clear() };
         for span in spans.iter().filter(|span| span.changes) {
-            stored.retain(|start, end| (*start, *end) == (span.from, span.to) || *end < span.from || *start > span.to);
+            stored.retain(|start, end| *end < span.from || *start > span.to);
         }
     }
 }
 
 fn change(call: &Call, result: Result<u64, i32>) -> Reach {
     let (at, len) = match *call {
+        // It gives the mappings that it reaches identities.
+        Call::Madvise { advice, .. } if advice as i32 == advice::POPULATE_WRITE => return None,
         Call::Mmap { len, .. } => match result {
             Ok(at) => (at, len),
             Err(_) => return None,

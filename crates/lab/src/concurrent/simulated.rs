@@ -13,19 +13,17 @@ use super::found::{Cost, Costs, Found};
 use super::free::{Freely, made};
 use crate::parts::classify;
 use crate::replay::Program;
-use crate::stage::Stage as _;
 use spile::Locking;
 use spile_mmtrace::{Call, Kind, Step};
 use spile_sim::Sim;
 use spile_sync::sched::{self, CLASSES, Counters, Run, Strategy};
-use std::any::Any;
 use std::mem::forget;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 /// How the schedule walks: so many accesses of a CPU in a row, on average.
 pub const STRETCH: u64 = 16;
-const STEPS_MAX: u64 = u64::MAX;
+/// So many accesses for each step are a schedule that goes nowhere.
+const ACCESSES_PER_STEP: u64 = 100_000;
 /// How much of a failing schedule is told.
 const TOLD: usize = 80;
 
@@ -52,9 +50,13 @@ impl Costs {
 
 /// Makes `steps` as `plan` says, by the schedule of this seed; `progress` is told now and then how many are done.
 pub fn simulated<L: Locking>(steps: &[Step], plan: &Plan<'_>, seed: u64, progress: &(dyn Fn(usize) + Sync)) -> Found {
-    let (found, ended) = attempt::<L>(steps, plan, seed, 0, progress);
-    // The same again, and this time it is written down what happens.
-    if ended { found } else { attempt::<L>(steps, plan, seed, TOLD, progress).0 }
+    let (mut found, ended) = attempt::<L>(steps, plan, seed, 0, progress);
+    if !ended {
+        // The same again, and this time it is written down what happens.
+        let again = attempt::<L>(steps, plan, seed, TOLD, progress).0;
+        found.failure = again.failure.or(found.failure.map(|why| format!("{why}\n(It did not fail again.)")));
+    }
+    found
 }
 
 fn attempt<L: Locking>(
@@ -71,7 +73,11 @@ fn attempt<L: Locking>(
     let freely = plan.renaming.map(Freely::new);
     let all = Mutex::new(Found::default());
     let strategy = Strategy::Stretches { mean: STRETCH };
-    let mut run = Run::new(seed).strategy(strategy).max_steps(STEPS_MAX).keep_events(told).classify(classify);
+    let mut run = Run::new(seed)
+        .strategy(strategy)
+        .max_steps(ACCESSES_PER_STEP * (steps.len() as u64 + 1))
+        .keep_events(told)
+        .classify(classify);
     for number in 0..cpus {
         let (sim, program, crew, freely, all) = (&sim, &program, &crew, freely.as_ref(), &all);
         run = run.spawn(format!("cpu {number}"), move || {
@@ -91,27 +97,20 @@ fn attempt<L: Locking>(
                     progress(at);
                 }
             };
-            crew.work(number, sched::sleep, sched::wake, make);
+            crew.work(number, || sched::sleep(), sched::wake, make);
             all.lock().unwrap_or_else(PoisonError::into_inner).merge(mine);
         });
     }
     let outcome = run.run();
     let mut found = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.accesses = outcome.steps();
+    found.report.denied_in_order = Some(plan.denied);
     if !outcome.is_ok() {
         // What is left is in no state to be dropped.
         forget(program);
         found.failure = Some(format!("{outcome}\n{}", outcome.story(told)));
         return (found, false);
     }
-    match catch_unwind(AssertUnwindSafe(|| program.finish())) {
-        Ok(counted) => found.report.note(counted, sim.flushes()),
-        Err(why) => found.failure = Some(format!("afterwards: {}", said(&*why))),
-    }
+    found.conclude(program, &sim);
     (found, true)
-}
-
-/// What a panic said.
-fn said(why: &(dyn Any + Send)) -> &str {
-    why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

@@ -4,13 +4,14 @@
 
 use super::Plan;
 use super::crew::Crew;
-use super::found::Found;
+use super::found::{Found, said};
 use super::free::{Freely, made};
 use crate::lean::Lean;
 use crate::replay::{Program, Report};
 use crate::stage::Stage as _;
 use spile::Locking;
 use spile_mmtrace::Step;
+use std::mem::forget;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -22,10 +23,11 @@ pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(
     let crew = Crew::new(plan);
     let freely = plan.renaming.map(Freely::new);
     let all = Mutex::new(Report::default());
-    thread::scope(|scope| {
-        for number in 0..cpus {
+    let failed = thread::scope(|scope| {
+        let cpus = (0..cpus).map(|number| {
             let (lean, program, crew, freely, all) = (&lean, &program, &crew, freely.as_ref(), &all);
             scope.spawn(move || {
+                let _end = End(crew);
                 let mut mine = Report::default();
                 let make = |at: usize| {
                     made(program, freely, at, &steps[at], &mut mine);
@@ -36,11 +38,32 @@ pub fn threaded<L: Locking>(steps: &[Step], plan: &Plan<'_>, progress: &(dyn Fn(
                 // There may be more CPUs than the host has: who waits gives its own away, and looks again.
                 lean.run(number, || crew.work(number, thread::yield_now, |_| (), make));
                 all.lock().unwrap_or_else(PoisonError::into_inner).merge(mine);
-            });
-        }
+            })
+        });
+        let cpus: Vec<_> = cpus.collect();
+        let ends = cpus.into_iter().map(|cpu| cpu.join().err());
+        ends.fold(None, |first, why| first.or(why))
     });
-    let mut report = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let counted = program.finish();
-    report.note(counted, crate::stage::Stage::flushes(&lean));
-    Found { report, ..Found::default() }
+    let mut found = Found { report: all.into_inner().unwrap_or_else(PoisonError::into_inner), ..Found::default() };
+    found.report.denied_in_order = Some(plan.denied);
+    match failed {
+        None => found.conclude(program, &lean),
+        Some(why) => {
+            // What is left is in no state to be dropped.
+            forget(program);
+            found.failure = Some(format!("a CPU panicked: {}", said(&*why)));
+        }
+    }
+    found
+}
+
+/// A CPU's life. If it ends by a panic nobody shall wait for it.
+struct End<'c, 'p>(&'c Crew<'p>);
+
+impl Drop for End<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abandon();
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::report::{Report, count};
 use crate::stage::Stage;
 use spile::backing::File;
 use spile::linux::{Errno, FileRights, Opened, map, prot, remap};
-use spile::{Access, Attr, Backing, Contents, Counters, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
+use spile::{Access, Attr, Backing, Contents, Counters, Denied, Flags, Layout, Locking, Mapping, Mm, Name, Place, Prot, Range};
 use spile_mmtrace::{Call, Fault, FileArg, Kind, Snapshot, SnapshotVma, Step, VmaLine, What};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -356,6 +356,7 @@ fn fault_at<P: Stage, L: Locking>(space: &Space<P, L>, step: &Step, fault: &Faul
         _ => Access::Read,
     };
     let outcome = space.mm.fault_and_wait(fault.page * PAGE, access);
+    report.without_memory += usize::from(matches!(outcome, Err(Denied::NoMemory)));
     if !count(&mut report.faults, outcome.is_ok()) {
         report.differ(step, format!("a fault at {:x}, {access:?}, is denied: {outcome:?}", fault.page * PAGE));
     }

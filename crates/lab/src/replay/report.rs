@@ -20,8 +20,12 @@ pub struct Report {
     pub lines: (usize, usize),
     /// Calls, and those with the recorded result.
     pub calls: (usize, usize),
-    /// Faults, and those that were allowed.
+    /// Faults, and those that were allowed. A recording may have some that were not.
     pub faults: (usize, usize),
+    /// Faults for which there was no memory: the machine is too small.
+    pub without_memory: usize,
+    /// How many faults are denied in order; none if this is that.
+    pub denied_in_order: Option<usize>,
     /// Mappings with anonymous pages in exit snapshots, and those within one per cent or one page.
     pub anon: (usize, usize),
     /// Mappings with file pages in exit snapshots, and those that the pages touched and a window around each explain.
@@ -74,11 +78,21 @@ pub(crate) fn count(of: &mut (usize, usize), good: bool) -> bool {
 }
 
 impl Report {
-    /// Whether nothing differs that must not: snapshots, results of calls, and all but one in two hundred of the kernel's lines.
+    /// Whether nothing differs that must not: snapshots, results of calls, and all but one in two hundred of the kernel's lines. No fault is denied for
+    /// want of memory, and beside each other as many as one after the other.
     pub fn agrees(&self) -> bool {
         let all_good = |(all, good)| all == good;
         let (lines, good) = self.lines;
-        all_good(self.snapshots) && all_good(self.calls) && lines - good <= (lines / 200).max(2)
+        let denied = self.faults.0 - self.faults.1;
+        let faults = self.without_memory == 0 && self.denied_in_order.is_none_or(|in_order| denied == in_order);
+        faults && all_good(self.snapshots) && all_good(self.calls) && lines - good <= (lines / 200).max(2)
+    }
+
+    /// What differs from the kernel first.
+    pub fn first_difference(&self) -> String {
+        let denied = || format!("{} of {} faults are denied", self.faults.0 - self.faults.1, self.faults.0);
+        let told = self.differences.first().map(|first| format!("differs from the kernel: {first}"));
+        told.unwrap_or_else(denied)
     }
 
     pub(crate) fn differ(&mut self, step: &Step, what: String) {
@@ -99,6 +113,11 @@ impl Report {
         ];
         pairs.into_iter().for_each(|(ours, theirs)| *ours = (ours.0 + theirs.0, ours.1 + theirs.1));
         self.steps += other.steps;
+        self.without_memory += other.without_memory;
+        self.denied_in_order = match (self.denied_in_order, other.denied_in_order) {
+            (Some(one), Some(next)) => Some(one + next),
+            (one, next) => one.or(next),
+        };
         self.flushes += other.flushes;
         self.ipis += other.ipis;
         other.counters.into_iter().for_each(|(label, count)| *self.counters.entry(label).or_default() += count);

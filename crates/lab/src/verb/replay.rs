@@ -109,12 +109,15 @@ fn opened(path: &Path) -> Result<Source> {
 fn in_order(args: &Args, traces: &[PathBuf], designs: &[&'static Design]) -> Result<bool> {
     let mut rows = Vec::new();
     let mut recordings = Vec::new();
-    // One after the other: the large ones take room.
     for path in traces {
+        source::probe(path)?;
+    }
+    // One after the other: the large ones take room.
+    for path in traces.iter().take_while(|_| !interrupt::is_asked()) {
         let source = opened(path)?;
         let first = rows.len();
         rows.extend(designs.iter().take_while(|_| !interrupt::is_asked()).map(|design| row(&source, design)));
-        if args.html.is_some() {
+        if args.html.is_some() && rows.len() > first {
             recordings.push((first..rows.len(), timeline(&source)));
         }
     }
@@ -142,13 +145,15 @@ fn beside_each_other(args: &Args, traces: &[PathBuf], designs: &[&'static Design
         concurrent::report(&rows).write(path)?;
     }
     let bad = rows.iter().filter(|row| !row.agrees());
-    let good = !args.check || tell_differences(bad.map(|row| (row.name(), row.first_difference())));
+    // A schedule that did not come to its end is no result, asked for or not.
+    let bad = bad.filter(|row| args.check || row.found.failure.is_some());
+    let good = tell_differences(bad.map(|row| (row.name(), row.first_difference())));
     Ok(good && sources.iter().all(|source| source.torn.is_none()))
 }
 
 /// Whether there are none; the first of each is told.
-fn tell_differences(bad: impl Iterator<Item = (String, String)>) -> bool {
-    bad.inspect(|(who, what)| eprintln!("{who}: differs from the kernel: {what}")).count() == 0
+pub(super) fn tell_differences(bad: impl Iterator<Item = (String, String)>) -> bool {
+    bad.inspect(|(who, what)| eprintln!("{who}: {what}")).count() == 0
 }
 
 /// How far a recording is.
@@ -186,8 +191,7 @@ fn row(source: &Source, design: &Design) -> Row {
 impl Row {
     /// Who it is, and what differs first.
     fn difference(&self) -> (String, String) {
-        let first = self.report.differences.first().map_or("and nothing was told".into(), ToString::to_string);
-        (format!("{}, {}", self.trace, self.design), first)
+        (format!("{}, {}", self.trace, self.design), self.report.first_difference())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `spile` without a verb: in a quarter of a minute, what there is to see.
 
 use super::End;
+use super::replay::tell_differences;
 use crate::concurrent::{Found, Plan, WINDOW, freely};
 use crate::design::{DESIGNS, Design};
 use crate::output::{self, Table, grouped, table};
@@ -86,7 +87,7 @@ fn replays(sources: &[Source]) -> bool {
         table.add_row([
             source.name.clone(),
             grouped(source.steps.len() as u64),
-            format!("{agreeing}/{}", DESIGNS.len()),
+            format!("{agreeing}/{}", reports.len()),
             least(|report| report.snapshots),
             least(|report| report.lines),
             least(|report| report.calls),
@@ -94,7 +95,11 @@ fn replays(sources: &[Source]) -> bool {
         ]);
     }
     println!("{table}\n");
-    reports.len() == pairs.len() && reports.iter().all(Report::agrees)
+    let bad = pairs.iter().zip(&reports).filter(|(_, report)| !report.agrees());
+    let good = tell_differences(
+        bad.map(|((source, design), report)| (format!("{}, {}", source.name, design.name), report.first_difference())),
+    );
+    good && reports.len() == pairs.len() && sources.iter().all(|source| source.torn.is_none())
 }
 
 /// A crowd of threads on many CPUs, under every design. Whether all agree.
@@ -108,7 +113,10 @@ fn crowd(sources: &[Source]) -> Result<bool> {
     let pairs: Vec<_> = DESIGNS.iter().flat_map(|design| plans.iter().map(move |plan| (design, plan))).collect();
     let found = all(&pairs, "on many CPUs", |(design, plan)| simulated(design, steps, plan));
     println!("{}\n", crowd_table(&found));
-    Ok(found.len() == pairs.len() && found.iter().all(Found::agrees))
+    let bad = pairs.iter().zip(&found).filter(|(_, found)| !found.agrees());
+    let why = |found: &Found| found.failure.clone().unwrap_or_else(|| found.report.first_difference());
+    let good = tell_differences(bad.map(|((design, _), found)| (format!("{name}, {}", design.name), why(found))));
+    Ok(good && found.len() == pairs.len())
 }
 
 #[cfg(feature = "sched")]

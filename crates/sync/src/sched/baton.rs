@@ -175,7 +175,7 @@ impl Baton {
                 let next = state.next(None);
                 state = self.yield_to(state, me, next);
             } else {
-                state.failure = Some(state.stuck(&self.names));
+                state.failure = Some(state.asleep(&self.names));
             }
         }
         self.unwind_if_failed(state);
@@ -276,7 +276,7 @@ impl Baton {
             return;
         }
         if !others && state.failure.is_none() {
-            state.failure = Some(state.stuck(&self.names));
+            state.failure = Some(state.asleep(&self.names));
         }
         let next = if state.failure.is_some() { state.after(me) } else { state.next(None) };
         state.switches += 1;

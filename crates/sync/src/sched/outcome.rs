@@ -39,6 +39,11 @@ pub enum Failure {
         /// Where each thread that has not ended stands.
         standing: Vec<Standing>,
     },
+    /// Every thread that has not ended sleeps.
+    Asleep {
+        /// Where each of them stands.
+        standing: Vec<Standing>,
+    },
     /// All threads ended, but a condition on their result does not hold.
     Check {
         /// The condition, as given to [`Outcome::check`].
@@ -162,6 +167,10 @@ impl fmt::Display for Failure {
             }
             Self::Stuck { steps, standing } => {
                 write!(f, "not done within {steps} steps")?;
+                standing.iter().try_for_each(|s| write!(f, "; {s}"))
+            }
+            Self::Asleep { standing } => {
+                write!(f, "nobody is awake")?;
                 standing.iter().try_for_each(|s| write!(f, "; {s}"))
             }
             Self::Check { what } => write!(f, "{what}"),

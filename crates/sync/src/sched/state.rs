@@ -115,8 +115,17 @@ impl State {
 
     /// The failure of a run that has no steps left.
     pub(super) fn stuck(&self, names: &[String]) -> Failure {
+        Failure::Stuck { steps: self.steps_max, standing: self.standing(names) }
+    }
+
+    /// The failure of a run in which nobody is awake.
+    pub(super) fn asleep(&self, names: &[String]) -> Failure {
+        Failure::Asleep { standing: self.standing(names) }
+    }
+
+    fn standing(&self, names: &[String]) -> Vec<Standing> {
         let standing = |&thread: &usize| Standing { thread: names[thread].clone(), before: self.standing[thread] };
-        Failure::Stuck { steps: self.steps_max, standing: self.live.iter().map(standing).collect() }
+        self.live.iter().map(standing).collect()
     }
 
     /// A destructor waits after a failure: the others get their turn to unwind, but not for ever.

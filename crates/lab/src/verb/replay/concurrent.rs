@@ -21,8 +21,10 @@ pub(super) struct Row {
     cpus: usize,
     design: &'static str,
     placement: Placement,
-    /// Seeds of the schedule; 0 on threads of the host.
+    /// Seeds of the schedule that were run; 0 on threads of the host.
     seeds: u64,
+    /// Where the recording is torn, if it is.
+    torn: Option<String>,
     /// Those of the recorded kernel for which it took the lock of the address space.
     kernel_faults_with_lock: u64,
     #[serde(flatten)]
@@ -45,8 +47,7 @@ impl Row {
 
     /// What differs first.
     pub(super) fn first_difference(&self) -> String {
-        let told = self.found.report.differences.first().map(ToString::to_string);
-        self.found.failure.clone().or(told).unwrap_or_else(|| "and nothing was told".into())
+        self.found.failure.clone().unwrap_or_else(|| self.found.report.first_difference())
     }
 
     pub(super) fn name(&self) -> String {
@@ -64,7 +65,8 @@ pub(super) fn rows(args: &Args, sources: &[Source], designs: &[&'static Design])
         args.on_threads || cfg!(feature = "sched"),
         "simulated CPUs are not in this build; build with `--features sched`, or say --on-threads"
     );
-    ensure!(args.cpus.iter().all(|cpus| (1..=128).contains(cpus)), "between 1 and 128 CPUs can be simulated");
+    ensure!(args.cpus.iter().all(|cpus| (1..=128).contains(cpus)), "there can be between 1 and 128 CPUs");
+    ensure!(args.window > 0, "in a window of no steps nobody does anything");
     ensure!(args.seeds > 0, "no seed, no schedule");
     let footprints: Vec<_> = sources.iter().map(|source| footprints(source, args.placement)).collect();
     let mut all = Vec::new();
@@ -109,27 +111,27 @@ fn footprints(source: &Source, placement: Placement) -> Footprints {
 impl Job<'_> {
     fn row(&self, args: &Args) -> Row {
         let Self { source, footprints, cpus, design } = self;
-        let plan = Plan::new(&source.steps, footprints, *cpus, args.window * cpus);
-        let (found, seeds) = if args.on_threads {
-            ((design.threaded)(&source.steps, &plan, &|_| ()), 0)
-        } else {
-            (self.simulated(&plan, args), args.seeds)
-        };
+        let plan = Plan::new(&source.steps, footprints, *cpus, args.window.saturating_mul(*cpus));
+        let (found, seeds) =
+            if args.on_threads { ((design.threaded)(&source.steps, &plan, &|_| ()), 0) } else { self.simulated(&plan, args) };
         Row {
             trace: source.name.clone(),
             cpus: *cpus,
             design: design.name,
             placement: args.placement,
             seeds,
+            torn: source.torn.as_ref().map(ToString::to_string),
             kernel_faults_with_lock: source.kernel.faults_with_lock,
             found,
         }
     }
 
     #[cfg(feature = "sched")]
-    fn simulated(&self, plan: &Plan<'_>, args: &Args) -> Found {
+    fn simulated(&self, plan: &Plan<'_>, args: &Args) -> (Found, u64) {
         let mut all = Found::default();
+        let mut seeds = 0;
         for seed in args.seed..args.seed.saturating_add(args.seeds) {
+            seeds += 1;
             let found = (self.design.simulated)(&self.source.steps, plan, seed, &|_| ());
             let failed = found.failure.is_some();
             all.merge(found);
@@ -137,11 +139,11 @@ impl Job<'_> {
                 break;
             }
         }
-        all
+        (all, seeds)
     }
 
     #[cfg(not(feature = "sched"))]
-    fn simulated(&self, _: &Plan<'_>, _: &Args) -> Found {
+    fn simulated(&self, _: &Plan<'_>, _: &Args) -> (Found, u64) {
         unreachable!("it was asked for before")
     }
 }
