@@ -82,6 +82,21 @@ pub enum Call {
     Other(String),
 }
 
+impl Call {
+    /// The addresses that the call is about, as it was made: none of those that choose some, move some, or do nothing here.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        match *self {
+            Self::Munmap { addr, len }
+            | Self::Mprotect { addr, len, .. }
+            | Self::Madvise { addr, len, .. }
+            | Self::Mlock { addr, len, .. }
+            | Self::Munlock { addr, len }
+            | Self::AnonName { addr, len, .. } => Some((addr, len)),
+            Self::Mmap { .. } | Self::Mremap { .. } | Self::Brk { .. } | Self::Other(_) => None,
+        }
+    }
+}
+
 /// What a mapping is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {

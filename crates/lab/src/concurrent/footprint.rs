@@ -4,6 +4,7 @@
 //! files a fault finds in memory around its own is a matter of luck.)
 
 use super::free::Renaming;
+use spile::PAGE;
 
 /// What a step reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,11 @@ impl Span {
     fn meets(&self, other: &Self) -> bool {
         self.area == other.area && (self.changes || other.changes) && self.from <= other.to && other.from <= self.to
     }
+}
+
+/// Where `len` bytes from `at` on end, in whole pages.
+pub(super) fn end_of(at: u64, len: u64) -> u64 {
+    at.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
 impl Footprint {

@@ -8,7 +8,7 @@
 //! to, in the recorded order. Between steps of different areas there is no order but that of their threads. What was there at the exec, and the
 //! heap, keep their addresses: area 0.
 
-use super::footprint::{Footprint, Footprints, Span};
+use super::footprint::{Footprint, Footprints, Span, end_of};
 use crate::replay::{FRAMES, Program, Report, count, replayed};
 use crate::stage::Stage;
 use spile::linux::{map, remap};
@@ -79,10 +79,6 @@ struct Namer {
     areas: u32,
 }
 
-fn end_of(at: u64, len: u64) -> u64 {
-    at.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
-}
-
 impl Namer {
     fn take(&mut self, step: &Step) -> (Move, Footprint) {
         let (way, reach) = match &step.kind {
@@ -121,40 +117,31 @@ impl Namer {
 
     /// How a call is made, and what it reaches; none if that is everything.
     fn call(&mut self, mm: usize, call: &Call, result: Result<u64, i32>) -> (Move, Option<Vec<Span>>) {
-        let is_brk = matches!(call, Call::Brk { .. });
-        if result.is_err() && !is_brk {
-            return (Move::Not, Some(Vec::new()));
-        }
+        // A call of brk that fails tells where the break is.
+        let Ok(result) = result else { return (Move::Not, Some(Vec::new())) };
         let (at, len) = match *call {
-            Call::Mmap { len, flags, .. } => match result {
-                Ok(at) if flags & (map::FIXED | map::FIXED_NOREPLACE) == 0 => {
-                    let area = self.place(mm, at..end_of(at, len));
-                    let span = Span { area, from: at, to: end_of(at, len).saturating_sub(1), changes: true };
-                    return (Move::New(area), Some(vec![span]));
-                }
-                Ok(at) => (at, len),
-                Err(_) => return (Move::As, None),
-            },
+            Call::Mmap { len, flags, .. } if flags & (map::FIXED | map::FIXED_NOREPLACE) == 0 => {
+                let area = self.place(mm, result..end_of(result, len));
+                let span = Span { area, from: result, to: end_of(result, len).saturating_sub(1), changes: true };
+                return (Move::New(area), Some(vec![span]));
+            }
+            Call::Mmap { len, .. } => (result, len),
             Call::Mremap { old, old_len, new_len, flags, .. } => {
                 return self.moves(mm, old..end_of(old, old_len), new_len, flags, result);
             }
             Call::Brk { .. } => {
-                let now = result.unwrap_or(0);
-                let from = *self.breaks.entry(mm).or_insert(now);
-                if now > from {
-                    self.cut(mm, from..now);
-                    self.areas_of(mm).insert(from, (end_of(now, 0), FIXED));
+                let from = *self.breaks.entry(mm).or_insert(result);
+                if result > from {
+                    self.cut(mm, from..result);
+                    self.areas_of(mm).insert(from, (end_of(result, 0), FIXED));
                 }
                 // From 0: calls that move the break are in order, whatever they do.
-                return (Move::As, Some(vec![Span { area: FIXED, from: 0, to: now.max(from), changes: true }]));
+                return (Move::As, Some(vec![Span { area: FIXED, from: 0, to: result.max(from), changes: true }]));
             }
-            Call::Munmap { addr, len }
-            | Call::Mprotect { addr, len, .. }
-            | Call::Madvise { addr, len, .. }
-            | Call::Mlock { addr, len, .. }
-            | Call::Munlock { addr, len }
-            | Call::AnonName { addr, len, .. } => (addr, len),
-            Call::Other(_) => return (Move::Not, Some(Vec::new())),
+            _ => match call.range() {
+                Some(range) => range,
+                None => return (Move::Not, Some(Vec::new())),
+            },
         };
         let range = at..end_of(at, len);
         let mut parts = self.parts(mm, range.start, range.end);
@@ -176,16 +163,9 @@ impl Namer {
         (Move::Parts(parts.into()), Some(reach))
     }
 
-    fn moves(
-        &mut self,
-        mm: usize,
-        old: Range<u64>,
-        new_len: u64,
-        flags: u32,
-        result: Result<u64, i32>,
-    ) -> (Move, Option<Vec<Span>>) {
+    fn moves(&mut self, mm: usize, old: Range<u64>, new_len: u64, flags: u32, at: u64) -> (Move, Option<Vec<Span>>) {
         let part = self.parts(mm, old.start, old.end).into_iter().next();
-        let (Some(part), Ok(at)) = (part, result) else { return (Move::As, None) };
+        let Some(part) = part else { return (Move::As, None) };
         if flags & remap::DONTUNMAP == 0 {
             self.cut(mm, old);
         }

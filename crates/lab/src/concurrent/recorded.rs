@@ -6,7 +6,7 @@
 //! reaches its page. The first store into a mapping gives it an anonymous identity, which decides about merges: it counts as a change of
 //! the whole mapping. So does the growth of a stack.
 
-use super::footprint::{Footprint, Footprints, Span};
+use super::footprint::{Footprint, Footprints, Span, end_of};
 use crate::lean::Lean;
 use crate::replay::{FRAMES, Program, Report};
 use crate::stage::Stage as _;
@@ -118,19 +118,9 @@ fn change(call: &Call, result: Result<u64, i32>) -> Reach {
     let (at, len) = match *call {
         // It gives the mappings that it reaches identities.
         Call::Madvise { advice, .. } if advice as i32 == advice::POPULATE_WRITE => return None,
-        Call::Mmap { len, .. } => match result {
-            Ok(at) => (at, len),
-            Err(_) => return None,
-        },
-        Call::Munmap { addr, len }
-        | Call::Mprotect { addr, len, .. }
-        | Call::Madvise { addr, len, .. }
-        | Call::Mlock { addr, len, .. }
-        | Call::Munlock { addr, len }
-        | Call::AnonName { addr, len, .. } => (addr, len),
-        Call::Mremap { .. } | Call::Brk { .. } => return None,
+        Call::Mmap { len, .. } => (result.ok()?, len),
         Call::Other(_) => return Some(Vec::new()),
+        _ => call.range()?,
     };
-    let end = at.saturating_add(len).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-    span(at, end, true)
+    span(at, end_of(at, len), true)
 }
