@@ -55,6 +55,24 @@ macro_rules! list {
     };
 }
 
+impl Design {
+    /// Makes the steps of a recording as a plan says, by the schedule of this seed.
+    ///
+    /// # Panics
+    ///
+    /// In a build without the scheduler: ask [`can_play`](crate::race::variant::can_play) before.
+    #[cfg(feature = "sched")]
+    pub fn simulate(&self, steps: &[Step], plan: &Plan<'_>, seed: u64) -> Found {
+        (self.simulated)(steps, plan, seed, &|_| ())
+    }
+
+    /// The same.
+    #[cfg(not(feature = "sched"))]
+    pub fn simulate(&self, _: &[Step], _: &Plan<'_>, _: u64) -> Found {
+        unreachable!("who simulates asks before whether this build can")
+    }
+}
+
 /// All, in the order of their history. (A static: what it points to is compiled once.)
 pub static DESIGNS: &[Design] = spile::for_each_design!(list!());
 

@@ -43,6 +43,11 @@ pub(super) struct Task {
 }
 
 impl<'f> Plan<'f> {
+    /// For how many CPUs it is.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
     /// For this many CPUs.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 use super::End;
 use super::replay::tell_differences;
 use crate::concurrent::{Found, Plan, WINDOW, freely};
-use crate::design::{DESIGNS, Design};
+use crate::design::DESIGNS;
 use crate::output::{self, Table, grouped, table};
 use crate::parts::CORE;
 use crate::race::{self, variant};
@@ -111,22 +111,12 @@ fn crowd(sources: &[Source]) -> Result<bool> {
     let footprints = freely(steps);
     let plans = CPUS.map(|cpus| Plan::new(steps, &footprints, cpus, WINDOW * cpus));
     let pairs: Vec<_> = DESIGNS.iter().flat_map(|design| plans.iter().map(move |plan| (design, plan))).collect();
-    let found = all(&pairs, "on many CPUs", |(design, plan)| simulated(design, steps, plan));
+    let found = all(&pairs, "on many CPUs", |(design, plan)| design.simulate(steps, plan, 0));
     println!("{}\n", crowd_table(&found));
     let bad = pairs.iter().zip(&found).filter(|(_, found)| !found.agrees());
     let why = |found: &Found| found.failure.clone().unwrap_or_else(|| found.report.first_difference());
     let good = tell_differences(bad.map(|((design, _), found)| (format!("{name}, {}", design.name), why(found))));
     Ok(good && found.len() == pairs.len())
-}
-
-#[cfg(feature = "sched")]
-fn simulated(design: &Design, steps: &[spile_mmtrace::Step], plan: &Plan<'_>) -> Found {
-    (design.simulated)(steps, plan, 0, &|_| ())
-}
-
-#[cfg(not(feature = "sched"))]
-fn simulated(_: &Design, _: &[spile_mmtrace::Step], _: &Plan<'_>) -> Found {
-    unreachable!("it was asked for before")
 }
 
 fn crowd_table(found: &[Found]) -> Table {

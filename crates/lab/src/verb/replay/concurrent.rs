@@ -34,8 +34,7 @@ pub(super) struct Row {
 /// A row to be.
 struct Job<'s> {
     source: &'s Source,
-    footprints: &'s Footprints,
-    cpus: usize,
+    plan: &'s Plan<'s>,
     design: &'static Design,
 }
 
@@ -69,17 +68,17 @@ pub(super) fn rows(args: &Args, sources: &[Source], designs: &[&'static Design])
     ensure!(args.window > 0, "in a window of no steps nobody does anything");
     ensure!(args.seeds > 0, "no seed, no schedule");
     let footprints: Vec<_> = sources.iter().map(|source| footprints(source, args.placement)).collect();
-    let mut all = Vec::new();
-    for (source, footprints) in sources.iter().zip(&footprints) {
-        for &cpus in &args.cpus {
-            all.extend(designs.iter().map(|&design| Job { source, footprints, cpus, design }));
-        }
-    }
+    let plan =
+        |source: &Source, footprints, cpus: usize| Plan::new(&source.steps, footprints, cpus, args.window.saturating_mul(cpus));
+    let of_source = sources.iter().zip(&footprints).flat_map(|pair| args.cpus.iter().map(move |cpus| (pair, *cpus)));
+    let plans: Vec<_> = of_source.map(|((source, footprints), cpus)| (source, plan(source, footprints, cpus))).collect();
+    let all: Vec<_> =
+        plans.iter().flat_map(|(source, plan)| designs.iter().map(move |&design| Job { source, plan, design })).collect();
     let template = "{msg:40} {wide_bar} {pos}/{len}, {elapsed} gone, {eta} left";
     let bar = ProgressBar::new(all.len() as u64).with_style(ProgressStyle::with_template(template).expect("a template"));
     bar.tick();
     let work = |job: &Job<'_>| {
-        bar.set_message(format!("{} on {} CPUs, {}", job.source.name, job.cpus, job.design.name));
+        bar.set_message(format!("{} on {} CPUs, {}", job.source.name, job.plan.cpus(), job.design.name));
         let row = job.row(args);
         bar.inc(1);
         row
@@ -110,13 +109,12 @@ fn footprints(source: &Source, placement: Placement) -> Footprints {
 
 impl Job<'_> {
     fn row(&self, args: &Args) -> Row {
-        let Self { source, footprints, cpus, design } = self;
-        let plan = Plan::new(&source.steps, footprints, *cpus, args.window.saturating_mul(*cpus));
+        let Self { source, plan, design } = self;
         let (found, seeds) =
-            if args.on_threads { ((design.threaded)(&source.steps, &plan, &|_| ()), 0) } else { self.simulated(&plan, args) };
+            if args.on_threads { ((design.threaded)(&source.steps, plan, &|_| ()), 0) } else { self.simulated(args) };
         Row {
             trace: source.name.clone(),
-            cpus: *cpus,
+            cpus: plan.cpus(),
             design: design.name,
             placement: args.placement,
             seeds,
@@ -126,13 +124,13 @@ impl Job<'_> {
         }
     }
 
-    #[cfg(feature = "sched")]
-    fn simulated(&self, plan: &Plan<'_>, args: &Args) -> (Found, u64) {
+    /// All seeds together, and how many there were.
+    fn simulated(&self, args: &Args) -> (Found, u64) {
         let mut all = Found::default();
         let mut seeds = 0;
         for seed in args.seed..args.seed.saturating_add(args.seeds) {
             seeds += 1;
-            let found = (self.design.simulated)(&self.source.steps, plan, seed, &|_| ());
+            let found = self.design.simulate(&self.source.steps, self.plan, seed);
             let failed = found.failure.is_some();
             all.merge(found);
             if failed || interrupt::is_asked() {
@@ -140,11 +138,6 @@ impl Job<'_> {
             }
         }
         (all, seeds)
-    }
-
-    #[cfg(not(feature = "sched"))]
-    fn simulated(&self, _: &Plan<'_>, _: &Args) -> (Found, u64) {
-        unreachable!("it was asked for before")
     }
 }
 
