@@ -13,12 +13,11 @@ use crate::shell::{cargo, explored_lines, run as run_command, some_optimisation}
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::process::Command;
 
 /// So many caught bugs of its own kind has each design.
 const OWN: usize = 3;
 /// Seeds of each of the scheduler's tests, where not a sample is wanted.
-const SEEDS: &str = "20000";
+pub const SEEDS: &str = "20000";
 
 /// A race.
 struct Check {
@@ -284,27 +283,37 @@ fn bugs_table(designs: &[String], findings: &Findings, stories: &Stories) -> Res
     Ok(table)
 }
 
-/// Builds that know the scheduler.
-pub const SCHED: &str = "spile-sim/sched,spile-lab/sched";
-
-/// The scheduler's tests: of the simulator, and the catalogue of races.
-fn story_tests(quick: bool) -> Command {
-    let mut tests =
-        cargo(&["test", "-p", "spile-sim", "-p", "spile-lab", "--features", SCHED, "--test", "sched", "--test", "known_races"]);
-    if quick {
-        some_optimisation(&mut tests);
-    } else {
-        tests.arg("--release").env("SPILE_SEEDS", SEEDS);
+/// The tests on the scheduler's atomics, in two builds: of the library and the simulator with small nodes and with counters, which add no step to a
+/// story; and of the lab, whose counts are of the nodes that users have. What they went through is a part of the table of checks.
+pub fn stories(quick: bool) -> Result<()> {
+    let checkers = [
+        "spile-sync/sched",
+        "spile-maple/sched",
+        "spile-maple/small-nodes",
+        "spile-sim/sched",
+        "spile-sim/small-nodes",
+        "spile-sim/counters",
+    ];
+    let builds: [(&[&str], &str); 2] =
+        [(&["-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim"], &checkers.join(",")), (&["-p", "spile-lab"], "sched")];
+    for (packages, features) in builds {
+        let mut tests = cargo(&["test"]);
+        tests.args(packages).args(["--features", features, "--tests"]);
+        if quick {
+            some_optimisation(&mut tests);
+        } else {
+            tests.arg("--release").env("SPILE_SEEDS", SEEDS);
+        }
+        run_command(tests.args(["--", "--show-output"]))?;
     }
-    tests.args(["--", "--show-output"]);
-    tests
+    Ok(())
 }
 
 /// The models, the scheduler's tests unless they were run before, and both tables.
 pub fn run(options: &models::Options) -> Result<()> {
     let designs = designs()?;
     if explored_lines().is_empty() {
-        run_command(&mut story_tests(options.quick))?;
+        stories(options.quick)?;
     }
     let findings = models::run(options)?;
     let stories = Stories::read(&explored_lines(), &designs);

@@ -4,7 +4,6 @@ use crate::repo::root;
 use crate::shell::{cargo, cargo_of, command, output, run, run_within, some_optimisation, succeeds, take_results, target_dir};
 use crate::{builds, checks, counts, measure, models, tidy};
 use anyhow::Result;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Why a step was not done, if it was not.
@@ -18,7 +17,7 @@ const fn minutes(count: u64) -> Duration {
 
 const CI: &[Step] = &[
     ("test", || done(run(some_optimisation(&mut cargo(&["test", "--workspace"]))))),
-    ("test, small nodes and scheduler", test_sched),
+    ("test, scheduler", test_sched),
     ("judge", || judge("100000")),
     ("format", || done(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("clippy", clippy),
@@ -38,7 +37,7 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("scheduler", || done(run(sched_tests(&["--release"]).env("SPILE_SEEDS", SCHED_SEEDS)))),
+    ("scheduler", || done(checks::stories(false))),
     ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
@@ -57,8 +56,6 @@ const FULL: &[Step] = &[
     ("hosts", hosts),
 ];
 
-/// Seeds of the scheduler's tests in `full`.
-const SCHED_SEEDS: &str = "20000";
 /// Seeds of the oracle in `full`.
 const ORACLE_SEEDS: &str = "5000";
 /// Random calls before the kernel as judge in `full`.
@@ -80,7 +77,8 @@ pub fn full() -> Result<()> {
     println!("{}", output(&mut cargo(&["version"]))?.trim());
     println!("processors {}", std::thread::available_parallelism()?);
     println!(
-        "SPILE_SEEDS={SCHED_SEEDS} SPILE_ORACLE_SEEDS={ORACLE_SEEDS} SPILE_SOAK_SECS={SOAK_SECS}, fuzz {FUZZ_SECS} s per target"
+        "SPILE_SEEDS={} SPILE_ORACLE_SEEDS={ORACLE_SEEDS} SPILE_SOAK_SECS={SOAK_SECS}, fuzz {FUZZ_SECS} s per target",
+        checks::SEEDS
     );
     perform(FULL)
 }
@@ -119,17 +117,8 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
     outcome.map(|()| None)
 }
 
-/// The tests with small nodes, the scheduler's atomics, and counters, which add no step to a story. What they went through is a part of the table of checks.
-fn sched_tests(more: &[&str]) -> Command {
-    let mut command = cargo(&["test", "-p", "spile-sync", "-p", "spile-maple", "-p", "spile-sim", "-p", "spile-lab"]);
-    command.args(["--features", "spile-sync/sched,spile-maple/sched,spile-sim/counters", "--features", checks::SCHED, "--tests"]);
-    command.args(more).args(["--", "--show-output"]);
-    some_optimisation(&mut command);
-    command
-}
-
 fn test_sched() -> Result<Skipped> {
-    run(&mut sched_tests(&[]))?;
+    checks::stories(true)?;
     // A bug in the core, before the kernel as judge.
     let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
     done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))

@@ -39,7 +39,7 @@ use leaf::Wide;
 pub(crate) use leaf::{Leaf, Narrow, write_leaf};
 
 /// Small nodes make rare paths (splits, merges, high trees) common where a checker runs.
-const SMALL: bool = cfg!(any(loom, miri, feature = "sched"));
+const SMALL: bool = cfg!(any(loom, miri, feature = "small-nodes"));
 /// Entries of a leaf.
 pub(crate) const LEAF: usize = if SMALL { 4 } else { 30 };
 /// Children of an inner node.
@@ -146,7 +146,7 @@ pub(crate) struct Entry {
 /// A link for lists of nodes outside the tree (free, retired). Readers never look at it.
 type Link = UnsafeCell<NodePtr>;
 
-#[cfg(not(any(loom, miri, feature = "sched")))]
+#[cfg(not(any(loom, miri, feature = "small-nodes")))]
 const _: () = {
     assert!(size_of::<Narrow>() == 512);
     assert!(size_of::<Wide>() == 768);

@@ -201,6 +201,19 @@ impl<H: Handle, R: Rcu, A: NodeAlloc> RangeTree<H, R, A> {
         self.is_free(guard, Span::ALL)
     }
 
+    /// How many levels of nodes there are, the leaves included: so many a lookup passes. A moment's truth.
+    pub fn height(&self, guard: &R::Guard<'_>) -> usize {
+        self.check(guard);
+        let mut at = NodePtr::from_raw(node::load(&self.root));
+        let mut height = usize::from(!at.is_null());
+        while height > 0 && at.is_inner() {
+            // SAFETY: (1) of that kind; (2) reached under the section.
+            at = unsafe { at.inner() }.child(0);
+            height += 1;
+        }
+        height
+    }
+
     #[inline(always)]
     fn leaf_of(&self, key: u64) -> Option<Leaf<'_>> {
         let mut at = NodePtr::from_raw(node::load(&self.root));

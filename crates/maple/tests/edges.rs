@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// More than fill three leaves, in the shipped sizes and in the checkers' small ones.
 const RANGES: usize = if cfg!(miri) {
     9
-} else if cfg!(feature = "sched") {
+} else if cfg!(feature = "small-nodes") {
     21
 } else {
     93
@@ -145,8 +145,8 @@ fn check<A: NodeAlloc>(tree: &mut RangeTree<Token, Global, A>, naive: &Naive, ma
 /// All windows that begin anywhere and end near, and a choice of those that end far.
 fn windows(keys: usize) -> impl Iterator<Item = (usize, usize)> {
     let step = if cfg!(miri) { 11 } else { 1 };
-    let far = if cfg!(feature = "sched") { 3 } else { 31 };
-    let near = if cfg!(feature = "sched") { 2 * STRIDE } else { STRIDE + 1 };
+    let far = if cfg!(feature = "small-nodes") { 3 } else { 31 };
+    let near = if cfg!(feature = "small-nodes") { 2 * STRIDE } else { STRIDE + 1 };
     (0..keys).step_by(step).flat_map(move |from| {
         let ends = (from..keys.min(from + near)).chain((from + near..keys).step_by(far)).chain([keys - 1]);
         ends.step_by(step).map(move |upto| (from, upto))
@@ -173,7 +173,7 @@ fn every_window() {
 #[test]
 fn every_allocation_fails() {
     let map = flat();
-    let step = if cfg!(feature = "sched") { 5 } else { 37 };
+    let step = if cfg!(feature = "small-nodes") { 5 } else { 37 };
     let mut failures = 0;
     for window in windows(map.keys).step_by(step) {
         for verb in 0..VERBS {
@@ -265,14 +265,14 @@ fn ascending_and_descending() {
             assert!(tree.iter(&section, Span::ALL).eq((0..count).map(|i| (span(i), token(i as usize)))));
             drop(section);
             let stats = tree.write_mut().stats();
-            assert_eq!(stats.ranges as u64, count);
+            assert_eq!((stats.ranges as u64, stats.height), (count, tree.height(&Global.read())));
             for k in 0..count {
                 drop(tree.write_mut().erase(span(order(k))).unwrap());
                 if k % 97 == 0 {
                     tree.write_mut().validate().unwrap();
                 }
             }
-            assert!(tree.is_empty(&Global.read()));
+            assert_eq!((tree.is_empty(&Global.read()), tree.height(&Global.read())), (true, 0));
         }
     }
 }

@@ -8,7 +8,7 @@
 //! that a reader can tell a range that was never there. Nodes that come home are poisoned, not reused: a reader that is
 //! still in one misses what it looks for. `SPILE_SEEDS` sets the number of seeds; controls run this binary with a
 //! seeded bug and expect it to be found.
-#![cfg(all(feature = "sched", not(loom)))]
+#![cfg(all(feature = "sched", feature = "small-nodes", not(loom)))]
 
 use spile_maple::{Heap, RangeTree, Span, Token};
 use spile_rcu::slots::{Block, Domain, Host, Reader, Section};

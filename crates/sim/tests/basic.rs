@@ -65,6 +65,7 @@ fn map_store_load<L: Locking>() {
         assert_eq!(one.load(u64::MAX), Err(Denied::Unmapped));
     }
     assert_eq!(mm.usage().get(Kind::Total), 4);
+    assert!(mm.height().is_none_or(|levels| levels == 1), "one mapping, one node");
     drop(mm);
     sim.finish();
 }

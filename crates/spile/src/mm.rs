@@ -244,6 +244,13 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         &self.usage
     }
 
+    /// How many levels of nodes the index of mappings has, if it can tell: what a lookup passes. Waits for the right to change everything; may sleep.
+    pub fn height(&self) -> Option<usize> {
+        let _right = L::write(self, &[Range::EVERYTHING]);
+        // SAFETY: (1) nobody else has the right to change.
+        unsafe { self.index.height_still() }
+    }
+
     /// Where mappings may be.
     pub fn layout(&self) -> Layout {
         self.layout

@@ -1,10 +1,10 @@
-//! Faults of several simulated CPUs in one address space, and which cache lines they move.
+//! What several simulated CPUs do in one address space, and which cache lines that moves.
 //!
 //! **Guarantee.** The same design, scene and number of CPUs give the same counts in every process whose allocator is
-//! [`Heap`](crate::heap::Heap). Charged are faults alone, after everything that one fault brings into a CPU's cache is there; each
-//! access to an atomic is charged to one of [`PARTS`].
+//! [`Heap`](crate::heap::Heap). Charged are a scene's operations alone, after everything that one of them brings into a CPU's cache is there;
+//! each access to an atomic is charged to one of [`PARTS`].
 //!
-//! **Mechanism.** Mappings and tables are made before the run. In it each CPU faults once, waits for the others, and faults on between two
+//! **Mechanism.** Mappings and tables are made before the run. In it each CPU makes an operation, waits for the others, and goes on between two
 //! labels. Afterwards the run's story is read: which CPU touched which line, whether the line had to come from another CPU, and where in
 //! the source. A write counts if another CPU touches the line, too, in the time that is charged: the scheduler's own counters, which say who
 //! has the line at that moment, would not tell a lock that is taken twice in a row from one that nobody else takes. What is no atomic is
@@ -12,6 +12,7 @@
 
 use crate::parts::{CORE, PARTS, TABLE as TABLE_PART, classify};
 use serde::Serialize;
+use spile::linux::{map, prot};
 use spile::{Access, Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Sim};
 use spile_sync::atomic::{AtomicUsize, Ordering};
@@ -33,18 +34,38 @@ pub enum Scene {
     OneTable,
     /// As `OwnTable`, and one CPU maps and unmaps elsewhere all the time, instead of faulting.
     BesideChanges,
+    /// Each maps 128 MiB where there is room, and unmaps them.
+    MapAnywhere,
+    /// Each moves the one break up by a page, and down.
+    Break,
+    /// Each forks the one process, whose child exits at once.
+    Fork,
+    /// One maps and unmaps, and all others list the mappings all the time.
+    BesideReaders,
 }
 
 impl Scene {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::OwnMapping, Self::OwnTable, Self::OneTable, Self::BesideChanges];
+    pub const ALL: [Self; 8] = [
+        Self::OwnMapping,
+        Self::OwnTable,
+        Self::OneTable,
+        Self::BesideChanges,
+        Self::MapAnywhere,
+        Self::Break,
+        Self::Fork,
+        Self::BesideReaders,
+    ];
 
     /// The benchmark whose operation it is.
     pub fn benchmark(self) -> &'static str {
         match self {
             Self::OwnMapping => "page_fault1",
             Self::OwnTable | Self::OneTable => "pft",
-            Self::BesideChanges => super::catalogue::MAPPER,
+            Self::MapAnywhere => "mmap1",
+            Self::Break => "brk1",
+            Self::Fork => "fork",
+            Self::BesideChanges | Self::BesideReaders => super::catalogue::MAPPER,
         }
     }
 
@@ -55,7 +76,35 @@ impl Scene {
             Self::OwnTable => "own table",
             Self::OneTable => "one table",
             Self::BesideChanges => "beside changes",
+            Self::MapAnywhere => "map, unmap",
+            Self::Break => "break",
+            Self::Fork => "fork",
+            Self::BesideReaders => "map beside readers",
         }
+    }
+
+    /// Whether what is charged is faults.
+    pub fn is_of_faults(self) -> bool {
+        matches!(self, Self::OwnMapping | Self::OwnTable | Self::OneTable | Self::BesideChanges)
+    }
+
+    /// Whether the CPUs wait for holders of locks more than for cache lines.
+    pub fn is_of_waits(self) -> bool {
+        !matches!(self, Self::OwnMapping | Self::OwnTable)
+    }
+
+    /// How many CPUs make what is charged: the first. The others disturb them.
+    fn charged(self, cpus: usize) -> usize {
+        match self {
+            Self::BesideChanges => cpus - 1,
+            Self::BesideReaders => 1,
+            _ => cpus,
+        }
+    }
+
+    /// Operations of its benchmark that a turn is.
+    fn ops_in_turn(self) -> u64 {
+        if self == Self::Break { 2 } else { 1 }
     }
 
     /// Where a CPU has its pages.
@@ -70,6 +119,18 @@ impl Scene {
             Self::OwnMapping => (0..cpus).map(|cpu| self.pages(cpu)).collect(),
             Self::OneTable => vec![pages(BASE, TABLE / PAGE)],
             Self::OwnTable | Self::BesideChanges => vec![pages(BASE, cpus * TABLE / PAGE)],
+            // A few that do not touch.
+            _ => (0..MAPPINGS).map(|number| pages(BASE + number * 2 * LINE_PAGES * PAGE, 2)).collect(),
+        }
+    }
+
+    /// Which pages are there from the beginning.
+    fn present(self, cpus: u64) -> Vec<u64> {
+        match self.is_of_faults() {
+            true => (0..cpus).map(|cpu| self.pages(cpu).start()).collect(),
+            false => {
+                self.mappings(cpus).into_iter().flat_map(|range| (range.start()..range.end()).step_by(PAGE as usize)).collect()
+            }
         }
     }
 }
@@ -82,8 +143,14 @@ const ELSEWHERE: u64 = BASE + 1000 * TABLE;
 const LINE_PAGES: u64 = LINE as u64 / 8;
 /// The first is touched to link the table, the second by its CPU to warm up.
 const WARM: u64 = 2;
-/// Faults per CPU that are charged.
-const FAULTS: u64 = LINE_PAGES - WARM;
+/// Turns of a CPU that are charged.
+const TURNS: u64 = LINE_PAGES - WARM;
+/// Mappings of a process that is changed, and not faulted in.
+const MAPPINGS: u64 = 4;
+/// What `MapAnywhere` maps, in bytes.
+const ROOM: u64 = 128 << 20;
+/// Where the break is.
+const BREAK: u64 = 0x1000_0000;
 
 fn pages(at: u64, count: u64) -> Range {
     Range::with_len(at, count * PAGE).expect("a literal")
@@ -105,11 +172,11 @@ impl Cost {
     }
 }
 
-/// What all charged faults cost.
+/// What all charged operations cost.
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
     /// How many there were.
-    pub faults: u64,
+    pub ops: u64,
     parts: [Cost; PARTS.len()],
     /// By place in the source, where it was not nothing.
     pub places: BTreeMap<String, Cost>,
@@ -125,21 +192,22 @@ impl Costs {
         self.parts[part]
     }
 
-    /// Writes per fault to each contended line, the most written first; in the mean of the schedules.
+    /// Writes per operation to each contended line, the most written first; in the mean of the schedules.
     pub fn writes_by_line(&self) -> Vec<f64> {
         let longest = self.lines.iter().map(Vec::len).max().unwrap_or(0);
         let nth = |n: usize| self.lines.iter().filter_map(|lines| lines.get(n)).sum::<u64>() as f64;
-        (0..longest).map(|n| nth(n) / self.faults as f64).collect()
+        (0..longest).map(|n| nth(n) / self.ops as f64).collect()
     }
 
-    /// Reads per fault for which a line came from another CPU.
+    /// Reads per operation for which a line came from another CPU.
     pub fn fetches(&self) -> f64 {
-        self.fetches as f64 / self.faults as f64
+        self.fetches as f64 / self.ops as f64
     }
 }
 
 /// An address space, and CPUs that wait for each other.
 struct Stage<L: Locking> {
+    scene: Scene,
     sim: Sim,
     mm: Box<Mm<Sim, L>>,
     arrived: AtomicUsize,
@@ -151,11 +219,12 @@ impl<L: Locking> Stage<L> {
         let sim = Sim::builder().cpus(cpus).frames(cpus as u32 * 16 + 100).build();
         let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).expect("there are frames");
         let cpu = sim.cpu(0);
+        cpu.call(|| mm.set_brk_start(BREAK, BREAK));
         for at in scene.mappings(cpus as u64) {
             cpu.call(|| mm.map(Place::Over(at), |at| Attr::anon(at.start(), Prot::RW))).expect("there are frames");
         }
-        (0..cpus as u64).for_each(|number| fault(&cpu, &mm, scene.pages(number).start()));
-        Self { sim, mm: Box::new(mm), arrived: AtomicUsize::new(0), cpus }
+        scene.present(cpus as u64).into_iter().for_each(|page| fault(&cpu, &mm, page));
+        Self { scene, sim, mm: Box::new(mm), arrived: AtomicUsize::new(0), cpus }
     }
 
     fn arrive(&self) -> usize {
@@ -169,29 +238,54 @@ impl<L: Locking> Stage<L> {
         }
     }
 
-    /// The life of a CPU that faults. Its end is not charged, and comes when all others have done their work.
-    fn faults(&self, cpu: &Cpu<'_>, pages: Range) {
-        let page = |n: u64| pages.start() + n * PAGE;
-        (1..WARM).for_each(|n| fault(cpu, &self.mm, page(n)));
+    /// Everybody has come, and who is charged has done what is.
+    fn all(&self) -> usize {
+        self.cpus + self.scene.charged(self.cpus)
+    }
+
+    /// The life of a CPU that is charged. Its end is not, and comes when all others have done their work.
+    fn work(&self, cpu: &Cpu<'_>, number: u64) {
+        (1..WARM).for_each(|n| self.turn(cpu, number, n));
         self.arrive();
         self.until(self.cpus);
         label(BEGIN);
-        (WARM..LINE_PAGES).for_each(|n| fault(cpu, &self.mm, page(n)));
+        (WARM..LINE_PAGES).for_each(|n| self.turn(cpu, number, n));
         label(END);
         self.arrive();
-        self.until(2 * self.cpus - 1);
+        self.until(self.all());
     }
 
-    /// The life of the CPU that maps and unmaps until all others have done their work.
-    fn changes(&self, cpu: &Cpu<'_>) {
-        self.change(cpu);
+    fn turn(&self, cpu: &Cpu<'_>, number: u64, n: u64) {
+        match self.scene {
+            Scene::MapAnywhere => {
+                let (bits, flags) = (prot::READ | prot::WRITE, map::PRIVATE | map::ANONYMOUS);
+                let at = cpu.call(|| self.mm.mmap(0, ROOM, bits, flags, None, 0)).expect("there is room");
+                cpu.call(|| self.mm.munmap(at, ROOM)).expect("there is memory");
+            }
+            Scene::Break => [BREAK + PAGE, BREAK].into_iter().for_each(|to| _ = cpu.call(|| self.mm.brk(to))),
+            Scene::Fork => drop(cpu.call(|| self.mm.fork()).expect("there is memory")),
+            Scene::BesideReaders => self.change(cpu),
+            faults => fault(cpu, &self.mm, faults.pages(number).start() + n * PAGE),
+        }
+    }
+
+    /// The life of a CPU that disturbs the others until they have done their work.
+    fn disturb(&self, cpu: &Cpu<'_>) {
+        self.disturbance(cpu);
         self.arrive();
         self.until(self.cpus);
-        label(CHANGES);
-        while self.arrived.load(Ordering::Relaxed) < 2 * self.cpus - 1 {
-            self.change(cpu);
+        label(BESIDE);
+        while self.arrived.load(Ordering::Relaxed) < self.all() {
+            self.disturbance(cpu);
         }
         label(END);
+    }
+
+    fn disturbance(&self, cpu: &Cpu<'_>) {
+        match self.scene {
+            Scene::BesideReaders => cpu.call(|| self.mm.each_mapping(|_| ())),
+            _ => self.change(cpu),
+        }
     }
 
     fn change(&self, cpu: &Cpu<'_>) {
@@ -200,14 +294,14 @@ impl<L: Locking> Stage<L> {
         cpu.call(|| self.mm.unmap(at)).expect("there is memory");
     }
 
-    fn play(&self, scene: Scene, seed: u64) -> Outcome {
+    fn play(&self, seed: u64) -> Outcome {
         let mut run = Run::new(seed).max_steps(STEPS_MAX).keep_events(STEPS_MAX as usize);
         for number in 0..self.cpus {
-            let changes = scene == Scene::BesideChanges && number + 1 == self.cpus;
+            let is_charged = number < self.scene.charged(self.cpus);
             run = run.spawn(format!("cpu {number}"), move || {
-                self.sim.run_on(number, |cpu| match changes {
-                    true => self.changes(cpu),
-                    false => self.faults(cpu, scene.pages(number as u64)),
+                self.sim.run_on(number, |cpu| match is_charged {
+                    true => self.work(cpu, number as u64),
+                    false => self.disturb(cpu),
                 });
             });
         }
@@ -218,9 +312,9 @@ impl<L: Locking> Stage<L> {
 const SEEDS: u64 = 4;
 const STEPS_MAX: u64 = 50_000_000;
 /// From here on a CPU is charged,
-const BEGIN: &str = "faults are charged";
+const BEGIN: &str = "operations are charged";
 /// or is one of those who touch lines, at the others' cost,
-const CHANGES: &str = "changes are looked at";
+const BESIDE: &str = "is looked at";
 /// to here.
 const END: &str = "nothing is any more";
 
@@ -234,7 +328,8 @@ struct Charged<'o> {
     line: LineId,
     write: bool,
     transfer: bool,
-    faults: bool,
+    /// And not one that is only looked at.
+    pays: bool,
 }
 
 fn access(event: &Event) -> Option<(LineId, bool, bool)> {
@@ -250,10 +345,10 @@ fn charged(story: &[Event]) -> Vec<Charged<'_>> {
     for event in story {
         match &event.what {
             What::Label(text) if **text == *END => _ = phases.remove(&event.thread),
-            What::Label(text) if [BEGIN, CHANGES].contains(&&**text) => _ = phases.insert(event.thread, **text == *BEGIN),
+            What::Label(text) if [BEGIN, BESIDE].contains(&&**text) => _ = phases.insert(event.thread, **text == *BEGIN),
             _ => {
                 let access = access(event).zip(phases.get(&event.thread));
-                charged.extend(access.map(|((line, write, transfer), &faults)| Charged { event, line, write, transfer, faults }));
+                charged.extend(access.map(|((line, write, transfer), &pays)| Charged { event, line, write, transfer, pays }));
             }
         }
     }
@@ -282,7 +377,7 @@ fn charge(costs: &mut Costs, outcome: &Outcome) {
     let mut users: HashMap<LineId, BTreeSet<usize>> = HashMap::new();
     charged.iter().for_each(|c| _ = users.entry(c.line).or_default().insert(c.event.thread));
     let mut lines: BTreeMap<LineId, u64> = BTreeMap::new();
-    for Charged { event, line, write, transfer, .. } in charged.into_iter().filter(|c| c.faults) {
+    for Charged { event, line, write, transfer, .. } in charged.into_iter().filter(|c| c.pays) {
         let written = write && users[&line].len() > 1;
         if !written && !transfer {
             continue;
@@ -307,9 +402,8 @@ pub fn measure<L: Locking>(scene: Scene, cpus: usize) -> Costs {
     let mut costs = Costs::default();
     for seed in 0..SEEDS {
         let stage: Stage<L> = Stage::new(scene, cpus);
-        let faulting = cpus - usize::from(scene == Scene::BesideChanges);
-        costs.faults += faulting as u64 * FAULTS;
-        charge(&mut costs, &stage.play(scene, seed));
+        costs.ops += scene.charged(cpus) as u64 * TURNS * scene.ops_in_turn();
+        charge(&mut costs, &stage.play(seed));
     }
     costs
 }

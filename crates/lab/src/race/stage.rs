@@ -86,8 +86,11 @@ impl<L: Locking> Scene<'_, L> {
             forget(stage);
             return outcome.check(false, format!("afterwards: {}", said(&*why)));
         }
-        drop(stage);
-        let end = catch_unwind(AssertUnwindSafe(|| sim.finish()));
+        // The machine looks at what comes back to it, too.
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            drop(stage);
+            sim.finish();
+        }));
         let why = end.as_ref().err().map_or("", |why| said(&**why));
         outcome.check(end.is_ok(), format!("when all was given back: {why}"))
     }

@@ -82,7 +82,8 @@ impl<P: Stage, L: Locking> Replay<P, L> {
         self.program.stage().drain();
         let bytes = usize::try_from(heap::in_use() - self.heap).unwrap_or(0).saturating_sub(spaces * Program::<P, L>::SPACE);
         if bytes > 0 {
-            self.report.fullest = Some(Fullest { mappings, bytes });
+            let height = self.program.stage().run(0, || self.program.height());
+            self.report.fullest = Some(Fullest { mappings, bytes, height });
         }
     }
 

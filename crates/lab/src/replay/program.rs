@@ -115,6 +115,11 @@ impl<P: Stage, L: Locking> Program<P, L> {
         (spaces.len(), spaces.values().map(mappings).sum())
     }
 
+    /// The levels of the highest index, if indices can tell.
+    pub(crate) fn height(&self) -> Option<usize> {
+        lock(&self.spaces).values().filter_map(|space| space.mm.height()).max()
+    }
+
     /// The mappings of each address space, by its number.
     pub(crate) fn mappings(&self) -> BTreeMap<usize, Vec<Mapping>> {
         let of = |space: &Space<P, L>| {

@@ -49,6 +49,8 @@ pub struct Fullest {
     pub mappings: usize,
     /// Bytes of mappings and their index; without what each space has once.
     pub bytes: usize,
+    /// Levels of the highest index, if indices can tell.
+    pub height: Option<usize>,
 }
 
 /// Something that is not as the kernel had it.

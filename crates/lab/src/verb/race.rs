@@ -12,8 +12,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-/// A terminal's width where there is none.
-
 #[derive(clap::Args, Debug)]
 /// Known races of memory management: the faulty variant and the shipped one, interleaving by interleaving
 pub struct Args {

@@ -211,6 +211,7 @@ fn table(rows: &[Row]) -> Table {
         "flushes",
         "mappings\nat most",
         "bytes\neach",
+        "levels",
         "steps/s",
     ];
     let mut table = output::table(&columns, 2);
@@ -219,8 +220,9 @@ fn table(rows: &[Row]) -> Table {
         let count = |label| grouped(report.counters.get(label).copied().unwrap_or(0));
         let all =
             |prefix| grouped(report.counters.iter().filter(|(label, _)| label.starts_with(prefix)).map(|(_, count)| count).sum());
-        let of_fullest =
-            |figure: fn(&Fullest) -> usize| report.fullest.as_ref().map_or("-".into(), |full| grouped(figure(full) as u64));
+        let of_fullest = |figure: fn(&Fullest) -> Option<usize>| {
+            report.fullest.as_ref().and_then(figure).map_or("-".into(), |figure| grouped(figure as u64))
+        };
         table.add_row([
             trace.clone(),
             design.to_string(),
@@ -234,13 +236,14 @@ fn table(rows: &[Row]) -> Table {
             grouped(*kernel_faults_with_lock),
             count("writes"),
             grouped(report.flushes),
-            of_fullest(|full| full.mappings),
-            of_fullest(|full| full.bytes / full.mappings.max(1)),
+            of_fullest(|full| Some(full.mappings)),
+            of_fullest(|full| Some(full.bytes / full.mappings.max(1))),
+            of_fullest(|full| full.height),
             grouped((report.steps as f64 / seconds) as u64),
         ]);
     }
     table.note = "Good of all: exit snapshots, mapping by mapping, not merged; lines the kernel wrote after a change; results of calls; faults \
-                  allowed. Missed: faults that left the fast way; beside it those for which the recorded kernel took the lock. Bytes: of a mapping and its index. Steps per second are those of one run by the wall clock: no measurement."
+                  allowed. Missed: faults that left the fast way; beside it those for which the recorded kernel took the lock. Bytes: of a mapping and its index, with the nodes that it keeps for changes and those that readers may still be in. Levels: of the highest index then, as far as it tells. Steps per second are those of one run by the wall clock: no measurement."
         .into();
     table
 }

@@ -31,6 +31,11 @@ unsafe impl<P: Platform, L: Locking> Index<P, L> for BTree<P, L> {
         find(unsafe { self.0.look() }, at)
     }
 
+    /// The standard library's map does not tell.
+    unsafe fn height_still(&self) -> Option<usize> {
+        None
+    }
+
     unsafe fn writer(&self) -> BTreeWriter<'_, P, L> {
         BTreeWriter(&self.0)
     }

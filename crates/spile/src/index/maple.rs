@@ -53,6 +53,10 @@ unsafe impl<P: Platform, L: Locking> Index<P, L> for Maple<P, L> {
         found.map(|vma| unsafe { vma.as_ref() })
     }
 
+    unsafe fn height_still(&self) -> Option<usize> {
+        Some(self.tree.height(&self.tree.rcu().read()))
+    }
+
     unsafe fn writer(&self) -> Self::Writer<'_> {
         // SAFETY: (1) the caller's contract is the callee's.
         unsafe { self.tree.write_unchecked() }

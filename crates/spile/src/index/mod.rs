@@ -54,6 +54,13 @@ pub unsafe trait Index<P: Platform, L: Locking>: Sized + Send + Sync {
     /// (1) Nobody changes the index as long as the caller uses what it gets.
     unsafe fn find_still(&self, at: u64) -> Option<&Vma<P, L>>;
 
+    /// How many levels of nodes there are, each entry's own included, if the index can tell.
+    ///
+    /// # Safety
+    ///
+    /// (1) Nobody changes the index meanwhile.
+    unsafe fn height_still(&self) -> Option<usize>;
+
     /// The right to change.
     ///
     /// # Safety

@@ -31,6 +31,11 @@ unsafe impl<P: Platform, L: Locking> Index<P, L> for RedBlack<P, L> {
         unsafe { self.0.look() }.find(at).map(|(_, vma)| &**vma)
     }
 
+    unsafe fn height_still(&self) -> Option<usize> {
+        // SAFETY: (1) nobody changes it, says the caller.
+        Some(unsafe { self.0.look() }.height())
+    }
+
     unsafe fn writer(&self) -> RedBlackWriter<'_, P, L> {
         RedBlackWriter(&self.0)
     }

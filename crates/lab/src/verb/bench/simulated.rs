@@ -17,7 +17,7 @@ use anyhow::Result;
 use serde_json::{Map, Value, json, to_value};
 use std::sync::{Mutex, PoisonError};
 
-/// What a design's faults cost in a scene.
+/// What a design's operations cost in a scene.
 struct Cell {
     design: &'static str,
     scene: Scene,
@@ -60,15 +60,15 @@ pub fn count(args: &Args, workloads: &[Workload], has_mapper: bool, designs: &[&
     Found(jobs::each(&all, &interrupt::is_asked, count).into_iter().map_while(|cell| cell).collect())
 }
 
-fn cell(cost: Cost, faults: u64) -> String {
-    let each = |number: u64| short(number as f64 / faults as f64, 2);
+fn cell(cost: Cost, ops: u64) -> String {
+    let each = |number: u64| short(number as f64 / ops as f64, 2);
     format!("{} / {}", each(cost.writes), each(cost.transfers))
 }
 
 impl Cell {
     /// Faults per second of all CPUs, in the worst case and in the best. None where CPUs wait for more than lines, or a fault's time is not known.
     fn band(&self) -> Option<(f64, f64)> {
-        if matches!(self.scene, Scene::OneTable | Scene::BesideChanges) {
+        if self.scene.is_of_waits() {
             return None;
         }
         let (writes, fetches, local) = (self.costs.writes_by_line(), self.costs.fetches(), self.local?);
@@ -104,7 +104,7 @@ impl Found {
                     "scene": cell.scene.name(),
                     "design": cell.design,
                     "cpus": cell.cpus,
-                    "faults": cell.costs.faults,
+                    "ops": cell.costs.ops,
                     "parts": parts,
                     "times": band,
                 }),
@@ -133,10 +133,10 @@ impl Found {
     fn lines(&self) {
         let columns = self.columns();
         let names: Vec<_> = columns.iter().map(|(scene, cpus)| format!("{}, {cpus}", scene.name())).collect();
-        let head: Vec<_> = ["writes / transfers per fault"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let head: Vec<_> = ["writes / transfers per operation"].into_iter().chain(names.iter().map(String::as_str)).collect();
         let mut table = output::table(&head, 1);
         for row in self.rows() {
-            let cells = row.iter().map(|c| cell(c.costs.of(CORE), c.costs.faults));
+            let cells = row.iter().map(|c| cell(c.costs.of(CORE), c.costs.ops));
             table.add_row([row[0].design.to_string()].into_iter().chain(cells));
         }
         for part in (0..PARTS.len()).filter(|part| *part != CORE) {
@@ -149,14 +149,14 @@ impl Found {
     fn most(&self, column: usize, part: usize) -> String {
         let of: Vec<_> = self.rows().map(|row| row[column].costs.of(part)).collect();
         let most = |number: fn(&Cost) -> u64| of.iter().map(number).max().unwrap_or(0);
-        let faults = self.rows().next().map_or(1, |row| row[column].costs.faults);
-        cell(Cost { writes: most(|cost| cost.writes), transfers: most(|cost| cost.transfers) }, faults)
+        let ops = self.rows().next().map_or(1, |row| row[column].costs.ops);
+        cell(Cost { writes: most(|cost| cost.writes), transfers: most(|cost| cost.transfers) }, ops)
     }
 
     fn places(&self) {
         for Cell { design, scene, cpus, costs, .. } in &self.0 {
             println!("\n{design}, {}, {cpus} CPUs", scene.name());
-            costs.places.iter().for_each(|(place, cost)| println!("  {:16} {place}", cell(*cost, costs.faults)));
+            costs.places.iter().for_each(|(place, cost)| println!("  {:16} {place}", cell(*cost, costs.ops)));
         }
     }
 

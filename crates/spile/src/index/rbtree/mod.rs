@@ -96,6 +96,17 @@ impl<T> RbTree<T> {
         self.release(leavers, usize::MAX, &mut taken);
     }
 
+    /// How many nodes are on the longest way down. Linear in the tree.
+    pub(crate) fn height(&self) -> usize {
+        self.height_below(self.root)
+    }
+
+    /// Its depth is that of the tree, which is low.
+    fn height_below(&self, at: Link) -> usize {
+        let deepest = |node: &arena::Node<T>| node.children.iter().map(|child| self.height_below(*child)).max();
+        self.nodes.get(at).and_then(deepest).map_or(0, |below| below + 1)
+    }
+
     /// How many entries of `window` follow `below`, the last that begins below it.
     fn count(&self, below: Link, window: Range) -> usize {
         debug_assert!(self.nodes.get(below).is_none_or(|node| node.range.end() <= window.start()), "none sticks out below");
