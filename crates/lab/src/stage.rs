@@ -4,6 +4,7 @@
 
 use crate::lean::Lean;
 use spile::{Locking, Mm, Platform};
+use spile_rcu::Rcu;
 use spile_sim::Sim;
 
 /// A machine that a recording can be replayed on.
@@ -75,9 +76,11 @@ impl Stage for Lean {
 
     fn finish(&self) {
         self.rcu().barrier();
-        self.shared().relieve(self);
-        self.rcu().barrier();
-        self.shared().relieve(self);
+        // Tables that wait are in two lots. (Others may use the domain too, so a barrier alone need not end a grace period.)
+        for _ in 0..2 {
+            self.rcu().synchronize();
+            self.shared().relieve(self);
+        }
         assert_eq!(self.in_use(), 0, "frames or tables were forgotten");
     }
 }
