@@ -34,9 +34,9 @@ pub struct Design {
     pub contender: fn(&Lean, &Workload, usize) -> Box<dyn Contender>,
     /// Measures how long calls take.
     pub latencies: fn(&Lean, Mapper) -> Latencies,
-    /// Counts what faults of so many simulated CPUs do to cache lines.
+    /// Counts what so many simulated CPUs do to cache lines; none if that takes too long.
     #[cfg(feature = "sched")]
-    pub lines: fn(Scene, usize) -> Costs,
+    pub lines: fn(Scene, usize) -> Option<Costs>,
 }
 
 macro_rules! list {

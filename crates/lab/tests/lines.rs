@@ -34,7 +34,7 @@ fn assert_nothing(costs: &Costs, part: usize, transfers_too: bool, what: &str) {
 #[test]
 fn rcu_writes_nothing_shared_but_the_table() {
     each(|scene, name, cpus| {
-        let costs = measure::<UnderRcu>(scene, cpus);
+        let costs = measure::<UnderRcu>(scene, cpus).expect("it comes to an end");
         let what = format!("{name}, {cpus} CPUs");
         assert_nothing(&costs, CORE, scene != Scene::BesideChanges, &what);
         assert_nothing(&costs, FRAME, true, &what);
@@ -49,7 +49,7 @@ fn rcu_writes_nothing_shared_but_the_table() {
 #[test]
 fn the_lock_of_an_address_space_is_seen() {
     each(|scene, name, cpus| {
-        let costs = measure::<MmapLock>(scene, cpus);
+        let costs = measure::<MmapLock>(scene, cpus).expect("it comes to an end");
         let writes = costs.of(CORE).writes;
         assert!(writes >= costs.ops, "{name}, {cpus} CPUs: {writes} writes of {} faults", costs.ops);
     });
@@ -57,6 +57,6 @@ fn the_lock_of_an_address_space_is_seen() {
 
 #[test]
 fn counts_repeat() {
-    let count = || measure::<MmapLock>(Scene::BesideChanges, 4).places;
+    let count = || measure::<MmapLock>(Scene::BesideChanges, 4).expect("it comes to an end").places;
     assert_eq!(count(), count());
 }

@@ -17,8 +17,9 @@ use spile::{Access, Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Sim};
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use spile_sync::hint::spin_loop;
-use spile_sync::sched::{Event, LineId, Op, Outcome, Run, What, label};
+use spile_sync::sched::{Event, Failure, LineId, Op, Outcome, Run, What, label};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::mem::forget;
 
 /// The bytes of a cache line.
 const LINE: usize = 64;
@@ -102,6 +103,11 @@ impl Scene {
         }
     }
 
+    /// Turns of a CPU that are charged. Changes wait for each other, so the schedule of many is long.
+    fn turns(self) -> u64 {
+        if self.is_of_faults() { LINE_PAGES - WARM } else { 2 }
+    }
+
     /// Operations of its benchmark that a turn is.
     fn ops_in_turn(self) -> u64 {
         if self == Self::Break { 2 } else { 1 }
@@ -143,8 +149,6 @@ const ELSEWHERE: u64 = BASE + 1000 * TABLE;
 const LINE_PAGES: u64 = LINE as u64 / 8;
 /// The first is touched to link the table, the second by its CPU to warm up.
 const WARM: u64 = 2;
-/// Turns of a CPU that are charged.
-const TURNS: u64 = LINE_PAGES - WARM;
 /// Mappings of a process that is changed, and not faulted in.
 const MAPPINGS: u64 = 4;
 /// What `MapAnywhere` maps, in bytes.
@@ -249,7 +253,7 @@ impl<L: Locking> Stage<L> {
         self.arrive();
         self.until(self.cpus);
         label(BEGIN);
-        (WARM..LINE_PAGES).for_each(|n| self.turn(cpu, number, n));
+        (WARM..WARM + self.scene.turns()).for_each(|n| self.turn(cpu, number, n));
         label(END);
         self.arrive();
         self.until(self.all());
@@ -305,12 +309,12 @@ impl<L: Locking> Stage<L> {
                 });
             });
         }
-        run.run().expect_ok()
+        run.run()
     }
 }
 
 const SEEDS: u64 = 4;
-const STEPS_MAX: u64 = 50_000_000;
+const STEPS_MAX: u64 = 20_000_000;
 /// From here on a CPU is charged,
 const BEGIN: &str = "operations are charged";
 /// or is one of those who touch lines, at the others' cost,
@@ -397,13 +401,23 @@ fn charge(costs: &mut Costs, outcome: &Outcome) {
     costs.lines.push(lines);
 }
 
-/// Plays `scene` with a design on so many CPUs, by several schedules.
-pub fn measure<L: Locking>(scene: Scene, cpus: usize) -> Costs {
+/// Plays `scene` with a design on so many CPUs, by several schedules. None if one is not at its end after so many steps that nobody keeps them.
+///
+/// # Panics
+///
+/// If something goes wrong in one.
+pub fn measure<L: Locking>(scene: Scene, cpus: usize) -> Option<Costs> {
     let mut costs = Costs::default();
     for seed in 0..SEEDS {
         let stage: Stage<L> = Stage::new(scene, cpus);
-        costs.ops += scene.charged(cpus) as u64 * TURNS * scene.ops_in_turn();
-        charge(&mut costs, &stage.play(seed));
+        let outcome = stage.play(seed);
+        if let Some(Failure::Stuck { .. }) = outcome.failure() {
+            // In no state to be dropped.
+            forget(stage);
+            return None;
+        }
+        costs.ops += scene.charged(cpus) as u64 * scene.turns() * scene.ops_in_turn();
+        charge(&mut costs, &outcome.expect_ok());
     }
-    costs
+    Some(costs)
 }

@@ -22,7 +22,8 @@ struct Cell {
     design: &'static str,
     scene: Scene,
     cpus: usize,
-    costs: Costs,
+    /// None: its schedules are too long.
+    costs: Option<Costs>,
     /// The time of a fault alone, in nanoseconds, if it is known.
     local: Option<f64>,
 }
@@ -71,7 +72,8 @@ impl Cell {
         if self.scene.is_of_waits() {
             return None;
         }
-        let (writes, fetches, local) = (self.costs.writes_by_line(), self.costs.fetches(), self.local?);
+        let costs = self.costs.as_ref()?;
+        let (writes, fetches, local) = (costs.writes_by_line(), costs.fetches(), self.local?);
         let at = |c: f64| model::throughput(self.cpus, local + fetches * c, &writes, c);
         Some((at(BAND.1), at(BAND.0)))
     }
@@ -91,11 +93,9 @@ impl Found {
     /// Adds an object for each cell, and for each published series.
     pub fn json(&self, add: &mut impl FnMut(&str, Value)) -> Result<()> {
         for cell in &self.0 {
-            let parts: Map<_, _> = PARTS
-                .iter()
-                .enumerate()
-                .map(|(part, name)| Ok((name.to_string(), to_value(cell.costs.of(part))?)))
-                .collect::<Result<_>>()?;
+            let part = |costs: &Costs, part: usize| Ok((PARTS[part].to_string(), to_value(costs.of(part))?));
+            let parts = |costs| (0..PARTS.len()).map(|number| part(costs, number)).collect::<Result<Map<_, _>>>();
+            let parts = cell.costs.as_ref().map(parts).transpose()?;
             let band = cell.band().map(|(worst, best)| json!({ "local_ns": cell.local, "per_second": [worst, best] }));
             add(
                 "lines",
@@ -104,7 +104,7 @@ impl Found {
                     "scene": cell.scene.name(),
                     "design": cell.design,
                     "cpus": cell.cpus,
-                    "ops": cell.costs.ops,
+                    "ops": cell.costs.as_ref().map(|costs| costs.ops),
                     "parts": parts,
                     "times": band,
                 }),
@@ -136,26 +136,29 @@ impl Found {
         let head: Vec<_> = ["writes / transfers per operation"].into_iter().chain(names.iter().map(String::as_str)).collect();
         let mut table = output::table(&head, 1);
         for row in self.rows() {
-            let cells = row.iter().map(|c| cell(c.costs.of(CORE), c.costs.ops));
+            let cells = row.iter().map(|of| of.costs.as_ref().map_or("-".into(), |costs| cell(costs.of(CORE), costs.ops)));
             table.add_row([row[0].design.to_string()].into_iter().chain(cells));
         }
         for part in (0..PARTS.len()).filter(|part| *part != CORE) {
             table.add_row([PARTS[part].to_string()].into_iter().chain((0..columns.len()).map(|column| self.most(column, part))));
         }
         println!("{table}");
-        println!("Counted on simulated CPUs. Designs: what the core does; below them the most that any has in other parts.");
+        println!(
+            "Counted on simulated CPUs. Designs: what the core does; below them the most that any has in other parts. -: the schedules are too long."
+        );
     }
 
     fn most(&self, column: usize, part: usize) -> String {
-        let of: Vec<_> = self.rows().map(|row| row[column].costs.of(part)).collect();
-        let most = |number: fn(&Cost) -> u64| of.iter().map(number).max().unwrap_or(0);
-        let ops = self.rows().next().map_or(1, |row| row[column].costs.ops);
+        let counted: Vec<_> = self.rows().filter_map(|row| row[column].costs.as_ref()).collect();
+        let most = |number: fn(&Cost) -> u64| counted.iter().map(|costs| number(&costs.of(part))).max().unwrap_or(0);
+        let ops = counted.first().map_or(1, |costs| costs.ops);
         cell(Cost { writes: most(|cost| cost.writes), transfers: most(|cost| cost.transfers) }, ops)
     }
 
     fn places(&self) {
         for Cell { design, scene, cpus, costs, .. } in &self.0 {
             println!("\n{design}, {}, {cpus} CPUs", scene.name());
+            let Some(costs) = costs else { continue };
             costs.places.iter().for_each(|(place, cost)| println!("  {:16} {place}", cell(*cost, costs.ops)));
         }
     }
