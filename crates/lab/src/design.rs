@@ -34,7 +34,7 @@ pub struct Design {
     pub contender: fn(&Lean, &Workload, usize) -> Box<dyn Contender>,
     /// Measures how long calls take.
     pub latencies: fn(&Lean, Mapper) -> Latencies,
-    /// Counts what so many simulated CPUs do to cache lines; none if that takes too long.
+    /// Counts what so many simulated CPUs do to cache lines; none if the scene is not played on so many.
     #[cfg(feature = "sched")]
     pub lines: fn(Scene, usize) -> Option<Costs>,
 }

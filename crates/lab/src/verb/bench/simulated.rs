@@ -22,7 +22,7 @@ struct Cell {
     design: &'static str,
     scene: Scene,
     cpus: usize,
-    /// None: its schedules are too long.
+    /// None: the scene is not played on so many.
     costs: Option<Costs>,
     /// The time of a fault alone, in nanoseconds, if it is known.
     local: Option<f64>,
@@ -144,7 +144,7 @@ impl Found {
         }
         println!("{table}");
         println!(
-            "Counted on simulated CPUs. Designs: what the core does; below them the most that any has in other parts. -: the schedules are too long."
+            "Counted on simulated CPUs. Designs: what the core does; below them the most that any has in other parts. -: changes are played on 64 CPUs at most."
         );
     }
 
