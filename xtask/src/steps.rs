@@ -37,7 +37,7 @@ const CI: &[Step] = &[
 
 const FULL: &[Step] = &[
     ("measure", || done(measure::run())),
-    ("scheduler", || done(checks::stories(false))),
+    ("scheduler", || done(checks::stories(false, checks::Which::All))),
     ("checks", || done(checks::run(&models::Options::all()))),
     ("oracle", oracle),
     ("judge", || judge(JUDGE_CALLS)),
@@ -118,7 +118,7 @@ fn done(outcome: Result<()>) -> Result<Skipped> {
 }
 
 fn test_sched() -> Result<Skipped> {
-    checks::stories(true)?;
+    checks::stories(true, checks::Which::All)?;
     // A bug in the core, before the kernel as judge.
     let mut control = cargo(&["test", "-p", "spile-judge", "--features", "sched", "--test", "core"]);
     done(run(some_optimisation(&mut control).arg("a_missing_merge_rule_is_found")))

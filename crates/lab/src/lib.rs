@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod jobs;
 pub mod lean;
 pub mod output;
+mod panics;
 pub mod parts;
 pub mod progress;
 pub mod race;

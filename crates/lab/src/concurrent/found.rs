@@ -1,11 +1,11 @@
 //! What a plan that was carried out has shown.
 
+use crate::panics::said;
 use crate::parts::PARTS;
 use crate::replay::{Program, Report};
 use crate::stage::Stage;
 use serde::Serialize;
 use spile::Locking;
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What steps of a kind did to cache lines.
@@ -72,6 +72,11 @@ impl Found {
         self.failure.is_none() && self.report.agrees()
     }
 
+    /// What differs first.
+    pub fn first_difference(&self) -> String {
+        self.failure.clone().unwrap_or_else(|| self.report.first_difference())
+    }
+
     /// All is done: what was counted, if everything has come home.
     pub(super) fn conclude<P: Stage, L: Locking>(&mut self, program: Program<P, L>, stage: &P) {
         match catch_unwind(AssertUnwindSafe(|| program.finish())) {
@@ -89,9 +94,4 @@ impl Found {
         self.mmap_cost.merge(&other.mmap_cost);
         self.change_cost.merge(&other.change_cost);
     }
-}
-
-/// What a panic said.
-pub(super) fn said(why: &(dyn Any + Send)) -> &str {
-    why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

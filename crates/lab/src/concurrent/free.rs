@@ -63,8 +63,7 @@ pub fn freely(steps: &[Step]) -> Footprints {
     let (moves, footprints) = steps.iter().map(|step| namer.take(step)).unzip();
     let faults = steps.iter().filter(|step| matches!(step.kind, Kind::Fault(_))).count();
     let renaming = Some(Renaming { moves, areas: namer.areas as usize + 1 });
-    let in_order = replayed::<VmaRefcount>(steps, &mut |_| ());
-    let denied = in_order.faults.0 - in_order.faults.1;
+    let denied = replayed::<VmaRefcount>(steps, &mut |_| ()).denied();
     // As if nothing was given back: nobody knows what is in memory at once.
     Footprints { steps: footprints, frames: (faults as u32).min(FRAMES), denied, renaming }
 }

@@ -37,7 +37,7 @@ pub fn as_recorded(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Footprint
         }
     }
     let frames = finder.program.stage().peak() as u32;
-    let denied = finder.report.faults.0 - finder.report.faults.1;
+    let denied = finder.report.denied();
     finder.program.finish();
     progress(found.len());
     Footprints { steps: found, frames, denied, renaming: None }

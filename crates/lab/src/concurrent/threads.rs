@@ -4,9 +4,10 @@
 
 use super::Plan;
 use super::crew::Crew;
-use super::found::{Found, said};
+use super::found::Found;
 use super::free::{Freely, made};
 use crate::lean::Lean;
+use crate::panics::said;
 use crate::replay::{Program, Report};
 use crate::stage::Stage as _;
 use spile::Locking;

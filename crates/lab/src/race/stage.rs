@@ -6,6 +6,7 @@
 //! **Mechanism.** A machine of its own for each seed, and its CPUs as threads of the seeded scheduler. Even seeds walk at random, odd ones go by
 //! priorities; on every third machine CPUs are late now and then.
 
+use crate::panics::said;
 use spile::{Attr, Denied, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy};
@@ -94,11 +95,6 @@ impl<L: Locking> Scene<'_, L> {
         let why = end.as_ref().err().map_or("", |why| said(&**why));
         outcome.check(end.is_ok(), format!("when all was given back: {why}"))
     }
-}
-
-/// What a panic said.
-fn said(why: &(dyn std::any::Any + Send)) -> &str {
-    why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 /// Private anonymous memory.

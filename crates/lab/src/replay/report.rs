@@ -85,14 +85,18 @@ impl Report {
     pub fn agrees(&self) -> bool {
         let all_good = |(all, good)| all == good;
         let (lines, good) = self.lines;
-        let denied = self.faults.0 - self.faults.1;
-        let faults = self.without_memory == 0 && self.denied_in_order.is_none_or(|in_order| denied == in_order);
+        let faults = self.without_memory == 0 && self.denied_in_order.is_none_or(|in_order| self.denied() == in_order);
         faults && all_good(self.snapshots) && all_good(self.calls) && lines - good <= (lines / 200).max(2)
+    }
+
+    /// Faults that were not allowed.
+    pub(crate) fn denied(&self) -> usize {
+        self.faults.0 - self.faults.1
     }
 
     /// What differs from the kernel first.
     pub fn first_difference(&self) -> String {
-        let denied = || format!("{} of {} faults are denied", self.faults.0 - self.faults.1, self.faults.0);
+        let denied = || format!("{} of {} faults are denied", self.denied(), self.faults.0);
         let told = self.differences.first().map(|first| format!("differs from the kernel: {first}"));
         told.unwrap_or_else(denied)
     }

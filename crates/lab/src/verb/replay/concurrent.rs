@@ -46,7 +46,7 @@ impl Row {
 
     /// What differs first.
     pub(super) fn first_difference(&self) -> String {
-        self.found.failure.clone().unwrap_or_else(|| self.found.report.first_difference())
+        self.found.first_difference()
     }
 
     pub(super) fn name(&self) -> String {
