@@ -265,6 +265,7 @@ impl Machine for Lean {
 impl Platform for Lean {
     type Rcu = Global;
     type Store = ();
+    type Reclaim = ();
 
     fn rcu(&self) -> &Global {
         &Global

@@ -11,6 +11,7 @@ use crate::machine::{As, tell};
 use crate::watch::page_of;
 use spile::locking::Stable as _;
 use spile::paging::Gather;
+use spile::reclaim::{Pressed as _, Reclaimed};
 use spile::{
     Access, Attr, Denied, Error, FaultKind, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma, Waiting,
 };
@@ -148,6 +149,12 @@ impl<'s> Cpu<'s> {
         let result = verb();
         drop(kernel);
         result
+    }
+
+    /// Lets about `want` pages of whatever space leave memory.
+    pub fn reclaim(&self, want: usize) -> Reclaimed {
+        tell(format_args!("reclaims {want}"));
+        self.call(|| self.sim.reclaimer().reclaim(self.sim, want))
     }
 
     /// Some time passes: for programs that wait for somebody.

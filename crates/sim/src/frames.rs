@@ -9,6 +9,7 @@
 
 use crate::rng::Rng;
 use spile::paging::Table;
+use spile::reclaim::Record;
 use spile::{FrameId, FrameMeta, PAGE};
 use spile_sync::atomic::{AtomicU32, Ordering};
 use std::fmt;
@@ -56,6 +57,7 @@ struct Content {
 #[repr(align(64))]
 struct Slot {
     meta: FrameMeta,
+    record: Record,
     /// Stands for the frame's bytes where accesses are counted and scheduled.
     line: AtomicU32,
     content: Mutex<Content>,
@@ -94,6 +96,7 @@ impl Arena {
         let mut rng = Rng::new(seed);
         let slot = |_| Slot {
             meta: FrameMeta::new(),
+            record: Record::new(),
             line: AtomicU32::new(0),
             content: Mutex::new(Content { kind: Kind::Free, generation: 0, bytes: Box::default() }),
             table: OnceLock::new(),
@@ -136,6 +139,10 @@ impl Arena {
 
     pub(crate) fn meta(&self, frame: FrameId) -> &FrameMeta {
         &self.slot(frame).meta
+    }
+
+    pub(crate) fn record(&self, frame: FrameId) -> &Record {
+        &self.slot(frame).record
     }
 
     pub(crate) fn alloc(&self) -> Option<FrameId> {

@@ -37,6 +37,7 @@ mod mmu;
 mod rcu;
 mod rng;
 mod store;
+mod swap;
 mod tlb;
 mod watch;
 
@@ -47,12 +48,14 @@ pub use mmu::Flush;
 pub use rcu::{Section, SimRcu};
 pub use rng::Rng;
 pub use store::Content;
+pub use swap::{SwapDisk, Swapped};
 pub use watch::Counts;
 
 use frames::Arena;
 use machine::Lanes;
 use spile::backing::File;
 use spile::paging::Table;
+use spile::reclaim::{Pressed, Reclaimer, Record, SecondChance, ToSwap};
 use spile::{FrameId, FrameMeta, Frames, Layout, Machine, Mm, MmapLock, Platform, Shared};
 use std::fmt;
 use std::sync::Arc;
@@ -67,6 +70,7 @@ struct Host {
     lanes: Arc<Lanes>,
     arena: Arena,
     device: Device,
+    reclaimer: Reclaimer<Sim>,
     shared: Shared,
 }
 
@@ -75,6 +79,7 @@ struct Host {
 pub struct Builder {
     cpus: usize,
     frames: u32,
+    swap: u32,
     seed: u64,
     interruptible: Option<bool>,
 }
@@ -90,6 +95,12 @@ impl Builder {
     /// The number of frames: 1024 unless told.
     pub fn frames(mut self, frames: u32) -> Self {
         self.frames = frames;
+        self
+    }
+
+    /// The number of swap slots: none unless told, and then no page ever leaves memory.
+    pub fn swap(mut self, slots: u32) -> Self {
+        self.swap = slots;
         self
     }
 
@@ -114,6 +125,7 @@ impl Builder {
             lanes,
             arena: Arena::new(self.frames, self.cpus, self.seed),
             device: Device::default(),
+            reclaimer: Reclaimer::new(SwapDisk::new(self.seed ^ 2), self.swap),
             shared: Shared::new(),
         }))
     }
@@ -133,7 +145,7 @@ impl Sim {
 
     /// A machine of your own.
     pub fn builder() -> Builder {
-        Builder { cpus: 4, frames: 1024, seed: 0, interruptible: None }
+        Builder { cpus: 4, frames: 1024, swap: 0, seed: 0, interruptible: None }
     }
 
     pub(crate) fn lanes(&self) -> &Arc<Lanes> {
@@ -167,6 +179,11 @@ impl Sim {
     /// How many frames nobody has.
     pub fn free_frames(&self) -> usize {
         self.arena().free_count()
+    }
+
+    /// The swap device.
+    pub fn swap(&self) -> &SwapDisk {
+        self.0.reclaimer.area().store()
     }
 
     /// What it did so far.
@@ -210,6 +227,8 @@ impl Sim {
     /// If not.
     pub fn assert_all_free(&self) {
         self.lanes().watch.check(|state| ((), state.at_rest()));
+        let used = self.0.reclaimer.area().used();
+        self.lanes().watch.expect(used == 0, || format!("{used} swap slots were forgotten"));
         let left = self.arena().in_use();
         self.lanes().watch.expect(left.is_empty(), || format!("frames were forgotten, with so many owners: {left:?}"));
     }
@@ -228,6 +247,7 @@ impl fmt::Debug for Sim {
 impl Platform for Sim {
     type Rcu = SimRcu;
     type Store = Content;
+    type Reclaim = ToSwap;
 
     fn rcu(&self) -> &SimRcu {
         &self.0.rcu
@@ -235,6 +255,24 @@ impl Platform for Sim {
 
     fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+}
+
+// SAFETY: (1) the machine's only one; (2) each frame's own, which never moves.
+unsafe impl Pressed for Sim {
+    type Swap = SwapDisk;
+    type Policy = SecondChance;
+
+    fn reclaimer(&self) -> &Reclaimer<Sim> {
+        &self.0.reclaimer
+    }
+
+    fn free_frames(&self) -> usize {
+        Sim::free_frames(self)
+    }
+
+    fn record(&self, frame: FrameId) -> &Record {
+        self.arena().record(frame)
     }
 }
 

@@ -83,7 +83,12 @@ impl Sim {
             let raw = self.words(table).load(index(page, level));
             (raw != 0).then(|| table_of(raw))
         })?;
-        self.decode(self.words(leaf).load(index(page, 0)))
+        self.shown(self.words(leaf).load(index(page, 0)))
+    }
+
+    /// The page that an entry shows.
+    fn shown(&self, raw: u64) -> Option<Pte> {
+        if self.decode_slot(raw).is_some() { None } else { self.decode(raw) }
     }
 
     fn walk(&self, cpu: usize, space: SpaceId, root: FrameId, page: u64, access: Access) -> Option<Way> {
@@ -100,10 +105,10 @@ impl Sim {
         watch.state().cpus[cpu].tlb.fill_leaf(space, page, table);
         loop {
             let raw = self.words(table).load(index(page, 0));
-            let pte = self.decode(raw).filter(|pte| access.allowed_by(pte.prot))?;
+            let pte = self.shown(raw).filter(|pte| access.allowed_by(pte.prot))?;
             let marked = if access == Access::Write { pte.dirtied() } else { Pte { accessed: true, ..pte } };
             // SAFETY: (1) only the marks differ; (2) the access was allowed.
-            if marked != pte && !unsafe { self.words(table).mark(index(page, 0), raw, self.encode(marked)) } {
+            if marked != pte && !unsafe { self.words(table).mark(index(page, 0), raw, raw | self.encode(marked)) } {
                 continue;
             }
             let generation = self.arena().generation(pte.frame);

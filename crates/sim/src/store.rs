@@ -1,13 +1,13 @@
 //! Files: contents in memory, and a device that takes its time.
 //!
-//! **Guarantee.** Each read that was started is completed once, by whoever lets the device go on: CPUs between operations and in
+//! **Guarantee.** Each transfer that was started is completed once, by whoever lets the device go on: CPUs between operations and in
 //! their sleep.
 //!
-//! **Mechanism.** A list of reads with the number of ticks each still takes.
+//! **Mechanism.** A list of transfers with the number of ticks each still takes.
 
 use crate::Sim;
 use spile::backing::File;
-use spile::{FrameId, PAGE, Read, Store};
+use spile::{FrameId, PAGE, Store, Transfer};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,34 +97,45 @@ impl Content {
 }
 
 impl Store<Sim> for Content {
-    unsafe fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Read {
+    unsafe fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Transfer {
         let (fails, delay) = {
             let mut inner = self.inner();
             inner.reads += 1;
             (inner.failing.contains(&page), inner.delay)
         };
-        let read = Pending { file: Arc::clone(file), page, frame, fails, ticks: delay };
+        let read = Reading { file: Arc::clone(file), page, frame, fails };
         if delay > 0 {
-            file.platform().device().list().push(read);
-            return Read::Started;
+            file.platform().device().add(delay, Box::new(move || read.complete()));
+            return Transfer::Started;
         }
         if !fails {
             read.fill();
         }
-        if fails { Read::Failed } else { Read::Done }
+        if fails { Transfer::Failed } else { Transfer::Done }
     }
 }
 
 /// A read under way.
-struct Pending {
+struct Reading {
     file: Arc<File<Sim>>,
     page: u64,
     frame: FrameId,
     fails: bool,
-    ticks: u32,
 }
 
-impl Pending {
+impl Reading {
+    fn complete(self) {
+        if !self.fails {
+            self.fill();
+        }
+        // SAFETY: (1) it was started, (2) and is in the device's list no more; (3) it was filled.
+        unsafe { self.file.complete(self.page, !self.fails) };
+        let after = self.content().inner().after.clone();
+        if let Some(act) = after {
+            act(self.page);
+        }
+    }
+
     fn content(&self) -> &Content {
         self.file.store().expect("what is read comes from somewhere")
     }
@@ -137,13 +148,22 @@ impl Pending {
     }
 }
 
-/// What reads files.
+/// What is done when a transfer is over.
+pub(crate) type Completion = Box<dyn FnOnce() + Send>;
+
+/// A transfer under way.
+struct Pending {
+    ticks: u32,
+    complete: Completion,
+}
+
+/// What reads files, and reads and writes swap slots.
 #[derive(Default)]
 pub(crate) struct Device(Mutex<Vec<Pending>>);
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} reads under way", self.list().len())
+        write!(f, "{} transfers under way", self.list().len())
     }
 }
 
@@ -152,24 +172,19 @@ impl Device {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A transfer begins that takes so many ticks.
+    pub(crate) fn add(&self, ticks: u32, complete: Completion) {
+        self.list().push(Pending { ticks, complete });
+    }
+
     /// Some time passes. With nothing held.
     pub(crate) fn tick(&self) {
         let done: Vec<_> = {
             let mut list = self.list();
-            list.iter_mut().for_each(|read| read.ticks -= 1);
-            list.extract_if(.., |read| read.ticks == 0).collect()
+            list.iter_mut().for_each(|transfer| transfer.ticks -= 1);
+            list.extract_if(.., |transfer| transfer.ticks == 0).collect()
         };
-        for read in done {
-            if !read.fails {
-                read.fill();
-            }
-            // SAFETY: (1) it was started, (2) and is in the list no more; (3) it was filled.
-            unsafe { read.file.complete(read.page, !read.fails) };
-            let after = read.content().inner().after.clone();
-            if let Some(act) = after {
-                act(read.page);
-            }
-        }
+        done.into_iter().for_each(|transfer| (transfer.complete)());
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -5,7 +5,8 @@
 //!
 //! **Mechanism.** One lock around everything, held for a few lines and never across a yield point. A change that takes something away from
 //! a page (told by `Mmu::commit`, before it is made) is a *debt* of the CPU that makes it. `issue` moves the debts that it covers into
-//! a *flush*; the flush is over when each CPU of its space has served it. So a stale translation is legal exactly as
+//! a *flush*; the flush is over when each CPU of its space has served it. A flush of somebody who has changed the entry again, and so comes after that
+//! change too, does as well. So a stale translation is legal exactly as
 //! long as a debt or an unserved flush is about its page, and a CPU that ends an operation owes nothing.
 
 use crate::machine::tell;
@@ -73,6 +74,10 @@ struct Debt {
     at: u64,
     frame: FrameId,
     by: usize,
+    /// When it was made.
+    since: u64,
+    /// CPUs that have changed the entry again since: their flushes do for this debt too.
+    heirs: u128,
 }
 
 /// A flush that some CPU has not served.
@@ -84,6 +89,8 @@ struct Open {
     by: usize,
     since: u64,
     dispatched: bool,
+    /// Debts of others that it does for, by when they were made.
+    inherited: Vec<u64>,
     /// CPUs that have not served it.
     waiting: u128,
     paid: Vec<Debt>,
@@ -298,10 +305,13 @@ impl State {
         if let (None, Some(new)) = (old, new) {
             return self.shown_too_early(cpu, space, at, new);
         }
+        let of_open = self.open.iter_mut().flat_map(|open| &mut open.paid);
+        let others = self.debts.iter_mut().chain(of_open).filter(|debt| debt.space == space && debt.at == at && debt.by != cpu);
+        others.for_each(|debt| debt.heirs |= 1 << cpu);
         let old = old?;
         let narrows = new.is_none_or(|new| new.frame != old.frame || !new.prot.has(old.prot) || (old.dirty && !new.dirty));
         if narrows {
-            self.debts.push(Debt { space, at, frame: old.frame, by: cpu });
+            self.debts.push(Debt { space, at, frame: old.frame, by: cpu, since: self.clock, heirs: 0 });
         }
         None
     }
@@ -334,13 +344,24 @@ impl State {
         let covered = |debt: &Debt| debt.by == cpu && debt.space == space && range.contains(debt.at);
         let (paid, owed): (Vec<_>, Vec<_>) = self.debts.drain(..).partition(covered);
         self.debts = owed;
+        let is_heir = |debt: &&Debt| debt.heirs & (1 << cpu) != 0 && debt.space == space && range.contains(debt.at);
+        let of_open = self.open.iter().flat_map(|open| &open.paid);
+        let inherited: Vec<u64> = self.debts.iter().chain(of_open).filter(is_heir).map(|debt| debt.since).collect();
         if waiting == 0 {
+            self.settle(&inherited);
             self.note(cpu, space, Some(range), None, What::Acked(id));
         } else {
             let since = self.clock;
-            self.open.push(Open { id, space, range, by: cpu, since, dispatched: false, waiting, paid });
+            self.open.push(Open { id, space, range, by: cpu, since, dispatched: false, inherited, waiting, paid });
         }
         id
+    }
+
+    /// Debts that were made at these times are no longer owed.
+    fn settle(&mut self, made: &[u64]) {
+        let is_owed = |debt: &Debt| !made.contains(&debt.since);
+        self.debts.retain(is_owed);
+        self.open.iter_mut().for_each(|open| open.paid.retain(is_owed));
     }
 
     /// Sends the requests of flush `id`. To which CPUs.
@@ -379,7 +400,8 @@ impl State {
         if self.open[at].waiting != 0 {
             return (false, None);
         }
-        let Open { space, range, since, .. } = self.open.remove(at);
+        let Open { space, range, since, inherited, .. } = self.open.remove(at);
+        self.settle(&inherited);
         self.note(cpu, space, Some(range), None, What::Acked(id));
         (true, self.survivor(space, range, since, "a flush was over"))
     }

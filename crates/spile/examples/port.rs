@@ -37,6 +37,7 @@ struct Port;
 impl Platform for Port {
     type Rcu = &'static qsbr::Qsbr<'static, Port>;
     type Store = ();
+    type Reclaim = ();
     fn rcu(&self) -> &Self::Rcu {
         &DOMAIN
     }
@@ -67,10 +68,12 @@ unsafe impl Frames for Port {
 // SAFETY: (1) the format is Sv48's; (2) there is one hart, and `issue` is its sfence.vma: this one caches nothing.
 unsafe impl Mmu for Port {
     type Flush = ();
-    /// Bit 0 says that an entry is valid, bit 4 that it is a program's. Bit 8 is left to software.
+    /// Bit 0 says that an entry is valid, bit 4 that it is a program's. Bits 8 and 9 are left to software.
     const FORMAT: Format = Format {
         page: 1 | 1 << 4,
         withheld: 1 << 8,
+        away: 1 << 9,
+        kept: 0,
         table: 1,
         read: 1 << 1,
         write: 1 << 2,

@@ -153,6 +153,7 @@ mod linux {
     impl Platform for Host {
         type Rcu = Global;
         type Store = ();
+        type Reclaim = ();
         fn rcu(&self) -> &Global {
             &Global
         }

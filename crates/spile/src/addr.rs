@@ -166,6 +166,10 @@ impl fmt::Display for Range {
     }
 }
 
+/// A place to which a page can go when there is no room for it, by its number in its [`SwapArea`](crate::backing::SwapArea).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
 /// A page of memory, by its number at the platform.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameId(pub u32);

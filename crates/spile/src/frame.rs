@@ -8,6 +8,7 @@
 use crate::addr::FrameId;
 use crate::paging::Table;
 use crate::platform::{FrameMeta, Platform};
+use crate::reclaim::sealed::Reclaim;
 
 /// A hold on a frame. Its drop gives the hold up, and frees the frame if it was the last.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ impl<'p, P: Platform> Frame<'p, P> {
     /// A new frame with unspecified contents.
     pub(crate) fn alloc(p: &'p P) -> Option<Self> {
         let id = relieved(p, P::alloc)?;
+        P::Reclaim::begins(p, id);
         meta(p, id).first();
         Some(Self { p, id })
     }
@@ -63,7 +65,6 @@ impl<'p, P: Platform> Frame<'p, P> {
     }
 
     /// A further hold on a frame that may just be freed: none then.
-    #[cfg(feature = "file")]
     pub(crate) fn try_share(p: &'p P, id: FrameId) -> Option<Self> {
         // Lazily: its drop would give up a hold that was not got.
         meta(p, id).try_get().then(|| Self { p, id })

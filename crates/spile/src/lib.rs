@@ -13,7 +13,6 @@ extern crate alloc;
 
 mod access;
 mod addr;
-#[cfg(feature = "file")]
 pub mod backing;
 mod change;
 mod fault;
@@ -28,13 +27,14 @@ mod mm;
 mod observe;
 pub mod paging;
 pub mod platform;
+pub mod reclaim;
 mod shared;
 mod usage;
 mod vma;
 mod wait;
 
 pub use access::Partial;
-pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, SpaceId, TABLE_END};
+pub use addr::{Access, BadRange, FrameId, PAGE, PAGE_SHIFT, Prot, Range, Slot, SpaceId, TABLE_END};
 pub use change::NoMemory;
 pub use fault::{Denied, Done, FaultKind, Outcome, Waiting};
 pub use flushing::Unmapping;
@@ -48,7 +48,7 @@ pub use mm::{Attached, Error, Layout, Mm, Place};
 pub use observe::Counters;
 pub(crate) use observe::Way;
 pub use observe::{Contents, Event, Mapping, Resident};
-pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Read, Refused, Store};
+pub use platform::{FrameMeta, Frames, Machine, Mmu, Platform, Refused, Store, Transfer};
 pub use shared::Shared;
 pub use usage::{Kind, Usage};
 pub use vma::{AnonId, Attr, Backing, Flags, Name, Vma};

@@ -15,13 +15,17 @@ use crate::locking::{Exclusive, Locking, Miss, RwLock};
 use crate::observe::{Counts, Event};
 use crate::paging::{Gather, PageTable};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
+use crate::wait::Token;
 use core::fmt;
 use core::ops::Deref;
 #[cfg(feature = "linux")]
 use spile_sync::atomic::AtomicU64;
 use spile_sync::atomic::{AtomicUsize, Ordering};
+
+type Tables<P> = <<P as Platform>::Reclaim as Reclaim<P>>::Tables;
 
 /// An address space of platform `P`, its faults and changes kept apart by `L`.
 pub struct Mm<P: Platform, L: Locking> {
@@ -29,7 +33,7 @@ pub struct Mm<P: Platform, L: Locking> {
     pub(crate) index: L::Index<P>,
     pub(crate) lock: RwLock,
     /// Taken only when the address space is gone.
-    pub(crate) table: PageTable<P>,
+    pub(crate) table: Tables<P>,
     pub(crate) usage: Usage,
     pub(crate) layout: Layout,
     pub(crate) waiting: fault::Policy,
@@ -143,22 +147,23 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// [`Error::NoMemory`].
     pub fn new(platform: P, layout: Layout) -> Result<Self, Error> {
-        Self::with_design(L::per_mm(&platform, None), platform, layout)
+        Self::with_design(L::per_mm(&platform, None), platform, layout, None)
     }
 
     /// Empty, for a fork of this one.
     pub(crate) fn child(&self) -> Result<Self, Error> {
         let design = L::per_mm(&self.platform, Some(&self.design));
-        let mut child = Self::with_design(design, self.platform.clone(), self.layout)?;
+        let mut child = Self::with_design(design, self.platform.clone(), self.layout, Some(self.space()))?;
         child.unmapping = self.unmapping;
         child.waiting = self.waiting;
         Ok(child)
     }
 
-    fn with_design(design: L::PerMm<P>, platform: P, layout: Layout) -> Result<Self, Error> {
+    fn with_design(design: L::PerMm<P>, platform: P, layout: Layout, parent: Option<SpaceId>) -> Result<Self, Error> {
         let space = SpaceId(platform.shared().number());
         let table = PageTable::new(&platform, space).ok_or(Error::NoMemory)?;
         let index = Index::new(&platform);
+        let table = P::Reclaim::keep(&platform, table, parent);
         Ok(Self {
             platform,
             index,
@@ -432,6 +437,11 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         self.platform.shared().relieve(&self.platform);
     }
 
+    /// Lets pages leave memory, if some can. With nothing held; may sleep.
+    pub(crate) fn make_room(&self) -> bool {
+        Token::for_reclaim(&self.platform).inspect(Token::wait).is_some()
+    }
+
     /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.
     pub(crate) fn zap(&self, at: Range) {
         let mut gather = Gather::new(&self.platform, &self.table);
@@ -544,6 +554,7 @@ impl<P: Platform, L: Locking> Drop for Mm<P, L> {
     /// exit: nobody is left. Frees pages and tables; waits for no grace period. May sleep, until a fault of a relative has looked at a
     /// mapping that had been of its space: in `VmaRefcount` for ever, if somebody forgot a hold (`mem::forget`), as a change of that mapping would.
     fn drop(&mut self) {
+        P::Reclaim::leave(&self.platform, &self.table);
         // Tables may be there that no mapping needs: of faults that found no frame.
         if self.table.is_in_use(&self.platform) {
             let mut gather = Gather::new(&self.platform, &self.table);

@@ -3,7 +3,7 @@
 //! **Guarantee.** These traits are all that the core asks of a host: a kernel, a process that pages its own memory, a simulator.
 //! There is no global state and no other way out of the core.
 //!
-//! **Mechanism.** Five traits, cut by what the core needs. One type implements them all, usually a handle (a reference, an `Arc`,
+//! **Mechanism.** Six traits, cut by what the core needs. One type implements them all, usually a handle (a reference, an `Arc`,
 //! or nothing at all) that is cheap to clone:
 //!
 //! | trait | answers |
@@ -12,7 +12,8 @@
 //! | [`Mmu`] | what an entry of a page table looks like, and how other CPUs are told that it changed |
 //! | [`Machine`] | how to spin, how to sleep, how not to be interrupted |
 //! | [`Store`] | where the contents of files come from; `()` where there are no files |
-//! | [`Platform`] | the four together, with the RCU domain and the core's own [`Shared`] state |
+//! | [`Reclaim`] | what becomes of pages for which there is no room; `()`: nothing |
+//! | [`Platform`] | the five together, with the RCU domain and the core's own [`Shared`] state |
 //!
 //! In which state each may be called: a **fault** may run with interrupts off, on a stack that cannot sleep, and may have interrupted
 //! anything but a holder of [`Machine::pin`]. A **verb** (map, unmap, fork, …) may sleep, and holds no lock of the caller's that
@@ -27,9 +28,12 @@
 //! | `Machine::sleep` | **no** | yes | never | yes | no |
 //! | `Machine::wake` | yes | yes | never | no | no |
 //! | `Store::start_read` | yes | yes | never | no | the store's business |
+//! | `SwapStore::start_read`, `start_write` | yes | yes | never | no | no frames |
+//! | `SwapStore::discard` | yes | yes | yes | no | no |
 
-use crate::addr::{FrameId, PAGE, Range, SpaceId};
+use crate::addr::{FrameId, PAGE, Range, Slot, SpaceId};
 use crate::paging::{Format, Pte, Table, TableLock};
+use crate::reclaim::Reclaim;
 use crate::shared::Shared;
 use spile_rcu::Rcu;
 use spile_sync::atomic::{AtomicU32, Ordering};
@@ -41,6 +45,8 @@ pub trait Platform: Frames + Mmu + Machine + Clone + Send + Sync + 'static {
     type Rcu: Rcu + Clone + Send + Sync + 'static;
     /// Where file contents come from.
     type Store: Store<Self>;
+    /// What becomes of pages for which there is no room: `()`, nothing; or [`ToSwap`](crate::reclaim::ToSwap).
+    type Reclaim: Reclaim<Self>;
 
     /// The domain of this platform's readers.
     fn rcu(&self) -> &Self::Rcu;
@@ -241,7 +247,6 @@ impl FrameMeta {
     /// # Panics
     ///
     /// As [`get`](Self::get).
-    #[cfg(feature = "file")]
     pub(crate) fn try_get(&self) -> bool {
         // Relaxed: who finds no owner looks again for what led him here, with a pause, until that is gone.
         let mut refs = self.refs.load(Ordering::Relaxed);
@@ -293,8 +298,8 @@ impl FrameMeta {
 ///
 /// # Safety
 ///
-/// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, and an empty entry is 0: where nothing of the
-/// format is overridden, [`Format`] sees to that; (2) once [`acked`](Self::acked) is true of a flush, no CPU uses a translation that was read
+/// An implementor owes: (1) `decode(encode(x)) == Some(x)`, up to the bits that hardware sets, the same of slots, none of which is taken for a
+/// page's entry, and an empty entry is 0: where nothing of the format is overridden, [`Format`] sees to that; (2) once [`acked`](Self::acked) is true of a flush, no CPU uses a translation that was read
 /// from the range before the flush was issued.
 pub unsafe trait Mmu {
     /// A flush under way. `()` where it is done at once.
@@ -309,9 +314,19 @@ pub unsafe trait Mmu {
         Self::FORMAT.encode(pte)
     }
 
-    /// The meaning of an entry's bits.
+    /// The meaning of an entry's bits, unless its page is away ([`decode_slot`](Self::decode_slot)).
     fn decode(&self, raw: u64) -> Option<Pte> {
         Self::FORMAT.decode(raw)
+    }
+
+    /// The bits of an entry whose page is away: not 0, and nothing passes.
+    fn encode_slot(&self, slot: Slot) -> u64 {
+        Self::FORMAT.encode_slot(slot)
+    }
+
+    /// Where the page of an entry is, if it is away. Asked before [`decode`](Self::decode), on hosts where pages go away.
+    fn decode_slot(&self, raw: u64) -> Option<Slot> {
+        Self::FORMAT.decode_slot(raw)
     }
 
     /// The bits of an entry that leads to a lower table.
@@ -415,14 +430,14 @@ pub trait Machine {
     fn wake(&self, _key: usize) {}
 }
 
-/// How a read of file contents goes.
+/// How the contents of a page come, or go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// The frame is filled.
+pub enum Transfer {
+    /// They are there.
     Done,
-    /// The store will call `File::complete` when it is, or when it cannot be.
+    /// The store will say when they are, or when they cannot be: by `File::complete`, or [`Reclaimer::complete`](crate::reclaim::Reclaimer::complete).
     Started,
-    /// It cannot be read.
+    /// They cannot be.
     Failed,
 }
 
@@ -436,15 +451,15 @@ pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     ///
     /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started; or until `file` is gone.
     #[cfg(feature = "file")]
-    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Read;
+    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Transfer;
 }
 
 /// No files, or files that begin as zeros.
 impl<P: Platform> Store<P> for () {
     #[cfg(feature = "file")]
-    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Read {
+    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Transfer {
         // SAFETY: (1) until it answers.
         unsafe { file.platform().zero(frame) };
-        Read::Done
+        Transfer::Done
     }
 }

@@ -27,7 +27,7 @@ pub struct Shared {
 
 /// An event, and how often it had happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub struct Moment {
     event: usize,
     count: u64,
 }

@@ -9,6 +9,7 @@
 use crate::addr::FrameId;
 use crate::frame::Frame;
 use crate::platform::Platform;
+use crate::reclaim::sealed::{Freeing, Reclaim};
 use crate::shared::{Moment, Shared};
 use spile_rcu::Rcu;
 
@@ -18,10 +19,20 @@ use spile_rcu::Rcu;
 pub struct Token<'m, P: Platform> {
     p: &'m P,
     moment: Moment,
-    /// Whether it is for memory that a grace period gives back: then nobody but the waiter may be there to see to that.
-    relief: bool,
+    source: Source,
     /// The page that is being read: it stays as long as this.
     held: Option<Frame<'m, P>>,
+}
+
+/// Who sees to it that it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Somebody else.
+    Others,
+    /// A grace period gives memory back: nobody but the waiter may be there to see to that.
+    Grace,
+    /// Pages leave memory: the waiter sends them away, and waits for those that are being written.
+    Reclaim,
 }
 
 /// Why a token was given.
@@ -29,7 +40,7 @@ pub struct Token<'m, P: Platform> {
 pub(crate) enum Reason {
     /// A page is being read.
     Page,
-    /// There is no memory but what waits for a grace period.
+    /// There is no memory but what waits for a grace period, or for its contents to be written.
     Relief,
     /// Somebody has what a fault or a change wants.
     Change,
@@ -38,19 +49,26 @@ pub(crate) enum Reason {
 impl<'m, P: Platform> Token<'m, P> {
     /// For the next time something happens to `thing`.
     pub(crate) fn for_thing(p: &'m P, thing: usize) -> Self {
-        Self { p, moment: p.shared().moment(thing), relief: false, held: None }
+        Self { p, moment: p.shared().moment(thing), source: Source::Others, held: None }
     }
 
-    /// For tables that wait for their grace period; none if there are none.
+    /// For memory: pages that can leave, or tables that wait for their grace period. None if there is neither.
     #[cold]
     pub(crate) fn for_relief(p: &'m P) -> Option<Self> {
-        let limbo = &p.shared().limbo;
-        let token = Self { relief: true, ..Self::for_thing(p, limbo.thing()) };
-        (!limbo.is_empty()).then_some(token)
+        Self::for_reclaim(p).or_else(|| {
+            let limbo = &p.shared().limbo;
+            let token = Self { source: Source::Grace, ..Self::for_thing(p, limbo.thing()) };
+            (!limbo.is_empty()).then_some(token)
+        })
+    }
+
+    /// For memory that pages have when they leave; none if none can.
+    pub(crate) fn for_reclaim(p: &'m P) -> Option<Self> {
+        let token = || Self { source: Source::Reclaim, ..Self::for_thing(p, 0) };
+        P::Reclaim::has_relief(p).then(token)
     }
 
     /// That holds `frame` too.
-    #[cfg(feature = "file")]
     pub(crate) fn holding(self, frame: Frame<'m, P>) -> Self {
         Self { held: Some(frame), ..self }
     }
@@ -63,35 +81,62 @@ impl<'m, P: Platform> Token<'m, P> {
     #[cfg(feature = "counters")]
     pub(crate) fn reason(&self) -> Reason {
         match &self.held {
-            _ if self.relief => Reason::Relief,
+            _ if self.source != Source::Others => Reason::Relief,
             Some(_) => Reason::Page,
             None => Reason::Change,
         }
     }
 
-    /// Whether it has happened, or something that cannot be told from it.
+    /// Whether it has happened, or something that cannot be told from it. Who asks for memory does what can be done for that now: frees tables whose
+    /// grace period is over, or sends pages away.
     pub fn is_over(&self) -> bool {
-        if self.relief {
-            let limbo = &self.p.shared().limbo;
-            limbo.turn(self.p);
-            // Whoever was just turning when this was made may have given the last table back before: then nothing happens any more.
-            if limbo.is_empty() {
-                return true;
+        let has_happened = || !self.p.shared().is_now(self.moment);
+        match self.source {
+            Source::Others => has_happened(),
+            Source::Grace => {
+                let limbo = &self.p.shared().limbo;
+                limbo.turn(self.p);
+                // Whoever was just turning when this was made may have given the last table back before: then nothing happens any more.
+                limbo.is_empty() || has_happened()
             }
+            Source::Reclaim => self.free_some().is_none(),
         }
-        !self.p.shared().is_now(self.moment)
     }
 
     /// Sleeps until it has happened. Not in a read section, and with nothing held that a fault or change wants: what a fault of the core may hold here
     /// is said in `fault/wait.rs`.
     pub fn wait(&self) {
-        while !self.is_over() {
-            if self.relief {
-                self.p.rcu().synchronize();
-                continue;
+        match self.source {
+            Source::Grace => {
+                while !self.is_over() {
+                    self.p.rcu().synchronize();
+                }
             }
-            self.p.sleep(Shared::key(self.moment), &|| !self.is_over());
+            Source::Reclaim => {
+                if let Some(moment) = self.free_some() {
+                    self.sleep(moment);
+                }
+            }
+            Source::Others => {
+                while !self.is_over() {
+                    self.sleep(self.moment);
+                }
+            }
         }
+    }
+
+    /// Lets pages go, and frees tables whose grace period is over. None: the fault looks again, and is refused at some time. Else until when there
+    /// may be nothing.
+    fn free_some(&self) -> Option<Moment> {
+        self.p.shared().limbo.turn(self.p);
+        match P::Reclaim::free_some(self.p) {
+            Freeing::UnderWay(moment) => Some(moment),
+            Freeing::Done | Freeing::Nothing => None,
+        }
+    }
+
+    fn sleep(&self, moment: Moment) {
+        self.p.sleep(Shared::key(moment), &|| self.p.shared().is_now(moment));
     }
 }
 

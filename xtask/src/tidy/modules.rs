@@ -7,16 +7,17 @@ use crate::source::{Source, Token};
 const CORE: &str = "crates/spile/src/";
 
 /// A folder of the core, and the modules that nothing in it may name.
-const APART: [(&str, &[&str]); 4] = [
+const APART: [(&str, &[&str]); 5] = [
     ("fault/", &["change", "linux", "observe"]),
     ("change/", &["fault", "linux", "observe"]),
     ("paging/", &["backing", "change", "fault", "identity", "index", "linux", "locking", "mm", "usage", "vma"]),
-    ("backing/", &["change", "fault", "identity", "index", "linux", "locking", "mm", "usage", "vma"]),
+    ("backing/", &["change", "fault", "identity", "index", "linux", "locking", "mm", "reclaim", "usage", "vma"]),
+    ("reclaim/", &["change", "fault", "identity", "index", "linux", "locking", "mm", "usage", "vma"]),
 ];
 
 /// Where designs are, and where no design is named.
 const DESIGNS: &str = "locking/";
-const WITHOUT_DESIGN: [&str; 4] = ["fault/", "change/", "paging/", "backing/"];
+const WITHOUT_DESIGN: [&str; 5] = ["fault/", "change/", "paging/", "backing/", "reclaim/"];
 
 /// No path `crate::module` leads where [`APART`] forbids.
 pub fn paths(repo: &Repo) -> Vec<Finding> {

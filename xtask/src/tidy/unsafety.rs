@@ -51,11 +51,14 @@ const PLACES: &[&str] = &[
     "crates/sim/src/cpu.rs",
     // Traits whose implementors owe memory, and whose callers have it.
     "crates/spile/src/backing/page_cache.rs",
+    "crates/spile/src/backing/swap.rs",
     "crates/spile/src/fault/cow.rs",
     "crates/spile/src/frame.rs",
     "crates/spile/src/paging/hold.rs",
     "crates/spile/src/platform.rs",
+    "crates/spile/src/reclaim/mod.rs",
     "crates/sim/src/store.rs",
+    "crates/sim/src/swap.rs",
     // The simulator's memory, and its RCU domain.
     "crates/sim/src/frames.rs",
     "crates/sim/src/lib.rs",

@@ -110,6 +110,7 @@ impl Machine for Host {
 impl Platform for Host {
     type Rcu = Global;
     type Store = ();
+    type Reclaim = ();
     fn rcu(&self) -> &Global {
         &Global
     }

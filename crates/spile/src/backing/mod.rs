@@ -1,6 +1,12 @@
-//! Where the contents of mappings come from. Knows neither locks nor page tables.
+//! Where the contents of mappings come from, and where they go. Knows neither locks nor page tables.
 
+#[cfg(feature = "file")]
 mod page_cache;
+mod swap;
 
+#[cfg(feature = "file")]
 pub use page_cache::File;
+#[cfg(feature = "file")]
 pub(crate) use page_cache::Found;
+pub(crate) use swap::{Claim, Completed, InSlot, Left};
+pub use swap::{SwapArea, SwapStore};

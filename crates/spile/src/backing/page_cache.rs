@@ -18,7 +18,7 @@
 use crate::addr::{FrameId, PAGE};
 use crate::frame::{self, Frame};
 use crate::paging::{BITS, LEVELS};
-use crate::platform::{Platform, Read, Store};
+use crate::platform::{Platform, Store, Transfer};
 use crate::shared::place_of;
 use crate::wait::{self, Token};
 use alloc::sync::Arc;
@@ -210,13 +210,13 @@ impl<P: Platform> File<P> {
             None => {
                 // SAFETY: (1) as above.
                 unsafe { p.zero(id) };
-                Read::Done
+                Transfer::Done
             }
         };
         match read {
-            Read::Done => self.end(page, true),
-            Read::Failed => self.end(page, false),
-            Read::Started => {}
+            Transfer::Done => self.end(page, true),
+            Transfer::Failed => self.end(page, false),
+            Transfer::Started => {}
         }
         Ok(Some(frame))
     }
@@ -226,7 +226,7 @@ impl<P: Platform> File<P> {
     ///
     /// # Safety
     ///
-    /// (1) The store began to read `page`, and answers or has answered [`Started`](Read::Started); (2) nobody else completes that read: a second
+    /// (1) The store began to read `page`, and answers or has answered [`Started`](Transfer::Started); (2) nobody else completes that read: a second
     /// call would end the next read of the page, if there is one; (3) the store does not use the frame any more.
     pub unsafe fn complete(&self, page: u64, ok: bool) {
         self.end(page, ok);

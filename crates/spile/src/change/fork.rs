@@ -18,6 +18,15 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// [`Error::NoMemory`]; nothing was changed, save that pages may be write-protected until they are written again.
     pub fn fork(&self) -> Result<Self, Error> {
+        loop {
+            match self.fork_now() {
+                Err(Error::NoMemory) if self.make_room() => {}
+                forked => return forked,
+            }
+        }
+    }
+
+    fn fork_now(&self) -> Result<Self, Error> {
         #[cfg_attr(not(feature = "linux"), allow(unused_mut, reason = "only Linux's verbs know more"))]
         let mut child = self.child()?;
         let parent = Change::begin(self, &[Range::EVERYTHING]);

@@ -5,7 +5,9 @@ use crate::addr::{Prot, Range};
 use crate::locking::Locking;
 use crate::paging::Gather;
 use crate::platform::Platform;
-use crate::vma::Attr;
+use crate::reclaim::sealed::Reclaim;
+use crate::vma::{Attr, Flags};
+use spile_sync::seeded;
 
 impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// Cuts mappings at both ends of `at`; nothing else changes.
@@ -34,6 +36,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mm = self.mm;
         let (p, prot) = (mm.platform(), attr.in_mmu());
         let before = self.at(at.start()).map(|vma| vma.attr().in_mmu());
+        let was_kept = self.at(at.start()).is_some_and(|vma| vma.attr().flags.has(Flags::LOCKED));
+        let keeps = attr.flags.has(Flags::LOCKED);
         let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
         if before != Some(prot) {
             // What may be written is found out page by page, by faults: a page may be shared, or clean.
@@ -43,6 +47,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
                 mm.table.protect(p, at, &mut gather, |old| lost_write(old.prot));
                 gather.settle(at);
             });
+        }
+        if P::Reclaim::KEEPS && was_kept != keeps && !seeded!("lock-what-comes-alone") {
+            fresh.apart(|| mm.table.keep(p, at, keeps));
         }
         Ok(())
     }

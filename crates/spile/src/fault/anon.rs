@@ -7,6 +7,7 @@ use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 
 pub(super) fn fault<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
@@ -23,6 +24,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     }
     identify(mm, hold)?;
     let frame = Frame::zeroed(p).ok_or(Failed::Denied(super::Denied::NoMemory))?;
+    P::Reclaim::comes(p, mm.space(), frame.id(), spot.at());
     spot.install(own(frame.id(), prot), || hold.still_valid())?;
     frame.give();
     Ok(Done::Anon)

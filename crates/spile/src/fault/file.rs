@@ -7,6 +7,7 @@ use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use alloc::sync::Arc;
 use spile_sync::seeded;
 
@@ -39,6 +40,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     let good = || hold.still_valid() && file.still_has(p, page, cached.id());
     if copies {
         let copy = cached.duplicate().ok_or(Failed::Denied(Denied::NoMemory))?;
+        P::Reclaim::comes(p, mm.space(), copy.id(), spot.at());
         spot.install(own(copy.id(), attr.in_mmu()), good)?;
         copy.give();
         return Ok(Done::Copied);

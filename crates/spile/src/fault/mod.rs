@@ -21,6 +21,7 @@ mod anon;
 mod cow;
 #[cfg(feature = "file")]
 mod file;
+mod swap;
 mod wait;
 
 pub use wait::{FaultKind, Waiting};
@@ -32,7 +33,7 @@ use crate::locking::{Locking, Miss, Slowly, Stable};
 use crate::mm::Mm;
 use crate::paging::{Lost, Pte};
 use crate::platform::Platform;
-use crate::vma::Backing;
+use crate::vma::{Backing, Flags};
 use crate::wait::Token;
 use crate::{Event, Way};
 use spile_sync::seeded;
@@ -70,6 +71,8 @@ pub enum Done {
     File,
     /// A page of a shared file was made writable, and noted as dirty.
     Dirtied,
+    /// A page that was away, in a slot, was mapped.
+    Swapped,
 }
 
 /// Why an access is not allowed.
@@ -92,7 +95,6 @@ enum Failed<'m, P: Platform> {
     /// Somebody else changed the entry: look again.
     Again,
     Denied(Denied),
-    #[cfg_attr(not(feature = "file"), allow(dead_code, reason = "only files are read"))]
     Wait(Token<'m, P>),
 }
 
@@ -159,7 +161,7 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, way: Way, resolved: Re
     let outcome = match resolved {
         Ok(done) => Outcome::Done(done),
         Err(Failed::Stale | Failed::Again) => Outcome::Done(Done::Raced),
-        // Tables that wait for their grace period are memory too.
+        // Tables that wait for their grace period are memory too, and pages that can leave.
         Err(Failed::Denied(Denied::NoMemory)) => {
             Token::for_relief(mm.platform()).map_or(Outcome::Denied(Denied::NoMemory), Outcome::Wait)
         }
@@ -191,7 +193,10 @@ fn resolve<'m, P: Platform, L: Locking>(
     if !access.allowed_by(attr.in_mmu()) {
         return Err(Failed::Denied(Denied::Protected));
     }
-    let spot = mm.table.spot(mm.platform(), page, hold.spares());
+    let spot = mm.table.spot(mm.platform(), page, hold.spares(), || attr.flags.has(Flags::LOCKED));
+    if let Some(slot) = spot.away() {
+        return swap::fault(mm, hold, &spot, slot);
+    }
     match (spot.seen(), &attr.backing) {
         (Some(pte), _) if access.allowed_by(pte.prot) => Ok(Done::Spurious),
         #[cfg(feature = "file")]

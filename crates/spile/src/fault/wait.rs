@@ -45,13 +45,15 @@ pub enum FaultKind {
     File,
     /// A page of a file is copied for a private mapping.
     FileCopy,
+    /// A page that is away, in a slot, comes back.
+    Swap,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::File, Self::FileCopy];
+    pub const ALL: [Self; 3] = [Self::File, Self::FileCopy, Self::Swap];
 
-    /// What an access to a page of a mapping is, where no page is yet.
+    /// What an access to a page of a mapping is, where its entry is empty.
     pub(super) fn of<P: Platform>(attr: &Attr<P>, access: Access) -> Self {
         if access == Access::Write && !attr.is_shared() { Self::FileCopy } else { Self::File }
     }
@@ -123,12 +125,16 @@ pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     // As long as the token is there the page is.
     let mut slept: Option<Token<'_, P>> = None;
     loop {
+        let is_away = mm.table.spot(mm.platform(), page, None, || false).away().is_some();
+        let kind = if is_away { FaultKind::Swap } else { FaultKind::of(hold.vma().attr(), access) };
         let token = match super::resolve(mm, &hold, page, access) {
-            Err(Failed::Wait(token)) if mm.waiting(FaultKind::of(hold.vma().attr(), access)) == Waiting::Hold => token,
+            Err(Failed::Wait(token)) if mm.waiting(kind) == Waiting::Hold => token,
             resolved => return resolved,
         };
-        if slept.is_some_and(|slept| slept.page() != token.page()) && !seeded!("wait-for-another-read") {
-            // It is read anew: so it could not be read, of which somebody else was told.
+        let is_another = kind != FaultKind::Swap && slept.is_some_and(|slept| slept.page() != token.page());
+        if is_another && !seeded!("wait-for-another-read") {
+            // It is read anew: so it could not be read, of which somebody else was told. (A page that was away may have been written since, and gone
+            // again: its copy is not this token's.)
             return Err(Failed::Denied(Denied::Bus));
         }
         token.wait();

@@ -6,6 +6,7 @@ use crate::change::Change;
 use crate::locking::{Locking, Stable};
 use crate::mm::Mm;
 use crate::platform::Platform;
+use crate::reclaim::sealed::{Advice, Reclaim};
 use crate::vma::{Attr, Backing, Flags, Name};
 
 /// `MADV_*`.
@@ -60,8 +61,8 @@ fn kind(advice: i32) -> Option<Kind> {
 }
 
 impl<P: Platform, L: Locking> Mm<P, L> {
-    /// Follows an advice about `addr..addr + len`. May sleep. `MADV_FREE`'s pages stay until somebody wants their frames, which nobody
-    /// does yet.
+    /// Follows an advice about `addr..addr + len`. May sleep. `MADV_FREE`, `MADV_COLD` and `MADV_PAGEOUT` are for hosts whose pages can leave memory; on
+    /// others they change nothing.
     ///
     /// # Errors
     ///
@@ -79,7 +80,14 @@ impl<P: Platform, L: Locking> Mm<P, L> {
                     None => self.change(&[range], |change| change.drop_pages(range, even_locked)),
                 }
             }
-            Kind::Hint => self.change(&[range], |change| change.walk(range, |_, attr| hinted(attr, advice))),
+            Kind::Hint => self.change(&[range], |change| {
+                let (p, tables) = (self.platform(), &self.table);
+                change.walk(range, |part, attr| {
+                    hinted(attr, advice)?;
+                    advice_of(advice).into_iter().for_each(|advice| P::Reclaim::advise(p, tables, part, advice));
+                    Ok(())
+                })
+            }),
         }
     }
 
@@ -178,6 +186,16 @@ fn altered<P: Platform>(attr: &Attr<P>, advice: i32) -> Result<Attr<P>, Errno> {
 fn droppable<P: Platform>(attr: &Attr<P>, even_locked: bool) -> Result<(), Errno> {
     let kept = attr.flags.has(Flags::LOCKED) && !even_locked || attr.flags.has(Flags::SPECIAL);
     if kept { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// What reclaim hears of it.
+fn advice_of(advice: i32) -> Option<Advice> {
+    match advice {
+        advice::COLD => Some(Advice::Cold),
+        advice::PAGEOUT => Some(Advice::Out),
+        advice::FREE => Some(Advice::Free),
+        _ => None,
+    }
 }
 
 /// Whether a mapping is of the kind that the advice is for.

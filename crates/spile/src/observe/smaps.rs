@@ -13,6 +13,8 @@ pub struct Resident {
     pub anon: u64,
     /// A file's.
     pub file: u64,
+    /// Its own that are away, in slots.
+    pub swapped: u64,
 }
 
 impl<P: Platform, L: Locking> Mm<P, L> {
@@ -24,8 +26,12 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let (range, attr) = L::look(self, at, found)?;
         let mut resident = Resident::default();
         let p = self.platform();
-        self.table.each_present(p, range, |at, pte| {
+        self.table.each_page(p, range, |at, pte| {
             let page = attr.backing.page().wrapping_add((at - range.start()) >> PAGE_SHIFT);
+            let Some(pte) = pte else {
+                resident.swapped += 1;
+                return;
+            };
             if pte.frame == p.zero_frame() {
             } else if attr.backing.has(p, page, pte.frame) {
                 resident.file += 1;

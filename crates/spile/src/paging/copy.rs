@@ -1,10 +1,11 @@
 //! The pages of a forked address space.
 
 use super::install::Lost;
-use super::table::{PageTable, index, parts};
+use super::table::{PageTable, away, index, parts, shown};
 use super::{Gather, Pte};
 use crate::addr::{PAGE, Prot, Range};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
@@ -32,7 +33,16 @@ impl<P: Platform> PageTable<P> {
             let Some(to) = Self::lock(p, to) else { continue };
             for at in (part.start()..part.end()).step_by(PAGE as usize) {
                 let i = index(at, 0);
-                let Some(old) = from.get(i) else { continue };
+                let raw = from.raw(i);
+                let Some(old) = shown(p, raw) else {
+                    if let Some(slot) = away(p, raw) {
+                        if !seeded!("fork-without-its-slots") {
+                            P::Reclaim::share(p, slot);
+                        }
+                        to.fill(i, raw);
+                    }
+                    continue;
+                };
                 let read_only = old.prot.without(Prot::W);
                 if old.prot != read_only {
                     let new = old.with_prot(read_only);

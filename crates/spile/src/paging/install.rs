@@ -6,11 +6,12 @@
 //! **Mechanism.** Walk without locks to the [`Spot`]; link tables where they are missing (each under its parent's lock, asking the
 //! caller's hold, P2); lock the last; ask (P1); write.
 
-use super::table::{Locked, index};
+use super::table::{Locked, index, kept, shown};
 use super::{Gather, LEVELS, PageTable, Pte, Spares};
-use crate::addr::{FrameId, Range};
+use crate::addr::{FrameId, Prot, Range, Slot};
 use crate::frame;
 use crate::platform::{Platform, Refused};
+use crate::reclaim::sealed::Reclaim;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
@@ -98,24 +99,36 @@ pub(crate) struct Spot<'t, P: Platform> {
     at: u64,
     leaf: Option<FrameId>,
     seen: Option<Pte>,
+    /// What else the entry said.
+    away: <P::Reclaim as Reclaim<P>>::Seen,
+    /// Whether its page shall stay in memory.
+    keeps: <P::Reclaim as Reclaim<P>>::Keeps,
     spares: Option<&'t Spares<'t, P>>,
     _section: <P::Rcu as Rcu>::Guard<'t>,
 }
 
 impl<P: Platform> PageTable<P> {
-    /// Walks to the entry of `at`, a page's address. If there are spares, only these will be linked on the way.
+    /// Walks to the entry of `at`, a page's address. If there are spares, only these will be linked on the way. What is installed there is kept, if
+    /// that `keeps`.
     #[inline(always)]
-    pub(crate) fn spot<'t>(&'t self, p: &'t P, at: u64, spares: Option<&'t Spares<'t, P>>) -> Spot<'t, P> {
+    pub(crate) fn spot<'t>(
+        &'t self,
+        p: &'t P,
+        at: u64,
+        spares: Option<&'t Spares<'t, P>>,
+        keeps: impl FnOnce() -> bool,
+    ) -> Spot<'t, P> {
         let section = p.rcu().read();
         let leaf = self.leaf(p, at);
-        let seen = leaf.and_then(|leaf| p.decode(frame::table(p, leaf).load(index(at, 0))));
-        Spot { p, tables: self, at, leaf, seen, spares, _section: section }
+        let raw = leaf.map(|leaf| frame::table(p, leaf).load(index(at, 0)));
+        let seen = raw.and_then(|raw| shown(p, raw));
+        let away = P::Reclaim::seen(p, raw.unwrap_or(0));
+        Spot { p, tables: self, at, leaf, seen, away, keeps: P::Reclaim::keeps(keeps), spares, _section: section }
     }
 }
 
 impl<'t, P: Platform> Spot<'t, P> {
     /// The page's address.
-    #[cfg(feature = "file")]
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
@@ -124,6 +137,18 @@ impl<'t, P: Platform> Spot<'t, P> {
     #[inline]
     pub(crate) fn seen(&self) -> Option<Pte> {
         self.seen
+    }
+
+    /// The word of its entry.
+    #[inline(always)]
+    fn word(&self, pte: Pte) -> u64 {
+        self.p.encode(pte) | if P::Reclaim::is_kept(self.keeps) { kept::<P>() } else { 0 }
+    }
+
+    /// Where its page was, if that was away.
+    #[inline]
+    pub(crate) fn away(&self) -> Option<Slot> {
+        P::Reclaim::slot(self.away)
     }
 
     /// Locks the entry's table, linking it if need be. Returns when the caller's hold has been found good and the entry as it was seen.
@@ -148,12 +173,23 @@ impl<'t, P: Platform> Spot<'t, P> {
         if !good() && !seeded!("p1-install-blindly") {
             return Err(Lost::Stale);
         }
-        let as_seen = match (self.seen, locked.get(i)) {
-            (None, None) => true,
+        let raw = locked.raw(i);
+        let as_seen = match (self.seen, shown(self.p, raw)) {
+            (None, None) => P::Reclaim::is_still(self.p, self.away, raw),
             (Some(seen), Some(now)) => seen.is_like(now),
             _ => false,
         };
         if as_seen || seeded!("p1-ignore-the-entry") { Ok((locked, i)) } else { Err(Lost::Changed) }
+    }
+
+    /// Calls `act` under the table's lock, if the entry is as it was seen.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`].
+    pub(crate) fn if_as_seen<T>(&self, good: impl Fn() -> bool, act: impl FnOnce() -> T) -> Result<T, Lost> {
+        let _locked = self.lock(good)?;
+        Ok(act())
     }
 
     /// Fills the entry, which was seen empty. The table gets the caller's hold on the frame; on an error the caller keeps it.
@@ -163,13 +199,34 @@ impl<'t, P: Platform> Spot<'t, P> {
     /// [`Lost`]; nothing was changed, save that tables may have been linked.
     #[inline]
     pub(crate) fn install(&self, new: Pte, good: impl Fn() -> bool) -> Result<(), Lost> {
-        debug_assert!(self.seen.is_none(), "a page is replaced, not installed");
+        debug_assert!(self.seen.is_none() && self.away().is_none(), "a page is replaced, not installed");
         let (table, i) = self.lock(good)?;
         self.tables.admit(self.p, self.at, None, new)?;
         if seeded!("p1-ignore-the-entry") && table.raw(i) != 0 {
             table.empty(i);
         }
-        table.fill(i, self.p.encode(new));
+        table.fill(i, self.word(new));
+        Ok(())
+    }
+
+    /// Shows the page that was away in `slot` and that `frame` has now. Where nobody else has it, it passes all that `prot` says, and is in no slot any
+    /// more; else writes are kept out, and copy. The table gets the caller's hold on the frame; on an error the caller keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`]; nothing was changed.
+    pub(crate) fn bring_in(&self, slot: Slot, frame: FrameId, prot: Prot, good: impl Fn() -> bool) -> Result<(), Lost> {
+        let (table, i) = self.lock(good)?;
+        // P1: the page may have been here since, and gone to the same slot again.
+        if !P::Reclaim::still_has(self.p, slot, frame) && !seeded!("slot-unasked") {
+            return Err(Lost::Changed);
+        }
+        let is_sole = P::Reclaim::is_sole(self.p, slot, frame);
+        let new = Pte::new(frame, if is_sole { prot } else { prot.without(Prot::W) }).dirtied();
+        self.tables.admit(self.p, self.at, None, new)?;
+        P::Reclaim::returns(self.p, self.tables, frame, self.at, is_sole);
+        table.exchange(i, self.word(new));
+        P::Reclaim::give_up(self.p, slot);
         Ok(())
     }
 
@@ -208,7 +265,7 @@ impl<'t, P: Platform> Spot<'t, P> {
         // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
         self.tables.commit(p, at, None, Some(new));
-        table.fill(i, p.encode(new));
+        table.fill(i, self.word(new));
         drop(table);
         frame::put(p, old.frame);
         Ok(())

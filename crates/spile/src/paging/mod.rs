@@ -12,11 +12,14 @@
 //!
 //! Locks are taken from the root down, two at most; of two tables of one level, the lower frame number first.
 
+mod advise;
+mod away;
 mod copy;
 mod each;
 mod gather;
 mod hold;
 mod install;
+mod keep;
 mod limbo;
 mod protect;
 mod pte;
@@ -26,6 +29,7 @@ mod spares;
 mod table;
 mod zap;
 
+pub(crate) use away::Owed;
 pub use gather::{Dispatched, Gather, Issued};
 pub use install::Lost;
 pub(crate) use install::Spot;

@@ -1,6 +1,6 @@
 //! An entry of a page table, and where its parts are in the MMU's word.
 
-use crate::addr::{FrameId, Prot};
+use crate::addr::{FrameId, Prot, Slot};
 
 /// What an entry says.
 ///
@@ -48,6 +48,10 @@ pub struct Format {
     pub page: u64,
     /// Set instead where nothing may: to hardware, an entry that is not there.
     pub withheld: u64,
+    /// Set instead where the page is away, in a slot whose number takes the frame's place: to hardware, an entry that is not there.
+    pub away: u64,
+    /// Set besides where the page shall stay in memory: an evictor leaves it alone. May be 0 on a host where no page leaves.
+    pub kept: u64,
     /// Set in the entry that leads to a table.
     pub table: u64,
     /// The bit that says whether reads may pass.
@@ -67,10 +71,12 @@ pub struct Format {
 }
 
 impl Format {
-    /// That of x86-64. Bits 8 and 9 are ignored by hardware.
+    /// That of x86-64. Bits 8 to 11 are ignored by hardware.
     pub const X86_64: Self = Self {
         page: 1 | 1 << 2,
         withheld: 1 << 8,
+        away: 1 << 10,
+        kept: 1 << 11,
         table: 1 | 1 << 1 | 1 << 2 | 1 << 5,
         read: 1 << 9,
         write: 1 << 1,
@@ -84,7 +90,7 @@ impl Format {
     /// Whether entries keep what is put into them.
     pub const fn is_sound(self) -> bool {
         let frame = (u32::MAX as u64) << self.frame;
-        let parts = [self.page, self.withheld, self.read, self.write, self.exec, self.accessed, self.dirty, frame];
+        let parts = [self.page, self.withheld, self.away, self.read, self.write, self.exec, self.accessed, self.dirty, frame];
         let (mut taken, mut i) = (0, 0);
         while i < parts.len() {
             if parts[i] == 0 || parts[i] & taken != 0 {
@@ -94,7 +100,7 @@ impl Format {
             i += 1;
         }
         let may = self.read | self.write | self.exec;
-        self.frame < u32::BITS && self.table != 0 && self.table & frame == 0 && self.forbids & !may == 0
+        self.kept & taken == 0 && self.frame < u32::BITS && self.table != 0 && self.table & frame == 0 && self.forbids & !may == 0
     }
 
     /// The word of an entry.
@@ -109,7 +115,7 @@ impl Format {
         raw | if pte.dirty { self.dirty } else { 0 }
     }
 
-    /// What a word means; none if it is 0.
+    /// What a word means that shows a page; none if it is 0.
     #[inline]
     pub const fn decode(self, raw: u64) -> Option<Pte> {
         if raw == 0 {
@@ -121,6 +127,19 @@ impl Format {
         prot = if may & self.exec != 0 { prot.with(Prot::X) } else { prot };
         let (accessed, dirty) = (raw & self.accessed != 0, raw & self.dirty != 0);
         Some(Pte { frame: self.decode_table(raw), prot, accessed, dirty })
+    }
+
+    /// The word of an entry whose page is away.
+    #[inline]
+    pub const fn encode_slot(self, slot: Slot) -> u64 {
+        (slot.0 as u64) << self.frame | self.away
+    }
+
+    /// Where the page of an entry is, if it is away.
+    #[inline]
+    pub const fn decode_slot(self, raw: u64) -> Option<Slot> {
+        let is_here = raw & (self.page | self.withheld) != 0;
+        if raw & self.away == 0 || is_here { None } else { Some(Slot((raw >> self.frame) as u32)) }
     }
 
     /// The word of an entry that leads to a table.
@@ -144,6 +163,8 @@ mod tests {
     const AARCH64: Format = Format {
         page: 3 | 1 << 6,
         withheld: 1 << 55,
+        away: 1 << 58,
+        kept: 0,
         table: 3,
         read: 1 << 56,
         write: 1 << 7,
@@ -165,6 +186,9 @@ mod tests {
                 }
             }
             assert_eq!(format.decode(0), None);
+            assert_eq!(format.decode_slot(format.encode_slot(Slot(u32::MAX))), Some(Slot(u32::MAX)));
+            assert_eq!(format.decode_slot(format.encode(Pte::new(FrameId(1), Prot::NONE))), None);
+            assert_eq!(format.decode_slot(0), None);
             assert_eq!(format.decode_table(format.encode_table(FrameId(77))), FrameId(77));
         }
     }
@@ -185,6 +209,7 @@ mod tests {
         assert!(!Format { dirty: x86.accessed, ..x86 }.is_sound());
         assert!(!Format { exec: 1 << 12, ..x86 }.is_sound());
         assert!(!Format { frame: 40, ..x86 }.is_sound());
+        assert!(!Format { kept: x86.dirty, ..x86 }.is_sound());
         assert!(!Format { forbids: x86.page, ..x86 }.is_sound());
     }
 }

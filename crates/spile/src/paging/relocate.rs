@@ -1,10 +1,11 @@
 //! Moving pages to other addresses.
 
+use super::Gather;
 use super::install::Lost;
-use super::table::{Locked, PageTable, index, parts};
-use super::{Gather, Pte};
+use super::table::{Locked, PageTable, index, parts, shown};
 use crate::addr::{PAGE, Range};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
@@ -84,22 +85,25 @@ impl<P: Platform> PageTable<P> {
         };
         let high = high.as_ref().unwrap_or(&low);
         let (source, target) = if low.frame == source { (&low, high) } else { (high, &low) };
-        let mut moved = [None::<Pte>; BATCH];
-        for (slot, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
+        let mut moved = [0; BATCH];
+        for (raw, at) in moved.iter_mut().zip((from.start()..from.end()).step_by(PAGE as usize)) {
             if source.raw(index(at, 0)) != 0 {
-                *slot = p.decode(source.empty(index(at, 0)));
-                self.commit(p, at, *slot, None);
-                gather.changed(Range::page_of(at));
+                *raw = source.empty(index(at, 0));
+                if let Some(old) = shown(p, *raw) {
+                    self.commit(p, at, Some(old), None);
+                    gather.changed(Range::page_of(at));
+                }
             }
         }
         if !seeded!("relocate-without-flush") {
             gather.flush();
         }
-        for (slot, at) in moved.iter().zip((to.start()..to.end()).step_by(PAGE as usize)) {
-            if let Some(pte) = slot {
-                self.commit(p, at, None, Some(*pte));
-                target.fill(index(at, 0), p.encode(*pte));
+        for (raw, at) in moved.into_iter().zip((to.start()..to.end()).step_by(PAGE as usize)).filter(|(raw, _)| *raw != 0) {
+            if let Some(pte) = shown(p, raw) {
+                self.commit(p, at, None, Some(pte));
+                P::Reclaim::moved(p, self.space, pte, at);
             }
+            target.fill(index(at, 0), raw);
         }
     }
 

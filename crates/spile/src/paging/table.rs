@@ -1,10 +1,11 @@
 //! A table, its lock, and the tree of tables of one address space.
 
-use crate::addr::{FrameId, PAGE_SHIFT, Range, SpaceId};
+use crate::addr::{FrameId, PAGE_SHIFT, Range, Slot, SpaceId};
 use crate::frame;
 use crate::paging::Pte;
 use crate::paging::span::SpanLock;
 use crate::platform::{Platform, Refused};
+use crate::reclaim::sealed::Reclaim;
 use core::marker::PhantomData;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::lock::{TryLock, TryLockGuard};
@@ -122,7 +123,14 @@ impl<'p, P: Platform> Locked<'p, P> {
     }
 
     pub(super) fn get(&self, i: usize) -> Option<Pte> {
-        self.p.decode(self.raw(i))
+        shown(self.p, self.raw(i))
+    }
+
+    /// Puts another word in the place of that of an entry in use, and says what was in it: hardware may have marked it until this moment.
+    pub(super) fn exchange(&self, i: usize, raw: u64) -> u64 {
+        debug_assert!(self.raw(i) != 0 && raw != 0, "an entry in use stays so");
+        // Release [entry-swap]: as in `fill`.
+        self.entry(i).swap(raw, order!("entry-swap", Release))
     }
 
     /// Fills an empty entry.
@@ -141,15 +149,46 @@ impl<'p, P: Platform> Locked<'p, P> {
         self.entry(i).swap(0, Ordering::Relaxed)
     }
 
+    /// Empties an entry in use, if `wanted` says so of what it is at that moment, and says what was in it.
+    pub(super) fn empty_if(&self, i: usize, wanted: impl Fn(Pte) -> bool) -> Option<Pte> {
+        loop {
+            let raw = self.raw(i);
+            let pte = shown(self.p, raw).filter(|pte| wanted(*pte))?;
+            // Relaxed: as in `empty`.
+            if self.entry(i).compare_exchange(raw, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                self.state().store(self.state().load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+                return Some(pte);
+            }
+        }
+    }
+
     /// Changes an entry in use, keeping what hardware marks meanwhile. Returns what was in it.
     pub(super) fn edit(&self, i: usize, change: impl Fn(Pte) -> Pte) -> Option<Pte> {
         loop {
             let raw = self.raw(i);
-            let pte = self.p.decode(raw)?;
-            let new = self.p.encode(change(pte));
+            let pte = shown(self.p, raw)?;
+            let new = self.p.encode(change(pte)) | raw & kept::<P>();
             // Release [entry-edit]: a page that becomes writable here was read before by those who shared it.
             if self.entry(i).compare_exchange(raw, new, order!("entry-edit", Release), Ordering::Relaxed).is_ok() {
                 return Some(pte);
+            }
+        }
+    }
+
+    /// Whether the page of entry `i` shall stay in memory.
+    pub(super) fn is_kept(&self, i: usize) -> bool {
+        self.raw(i) & kept::<P>() != 0
+    }
+
+    /// Lets the page of entry `i` stay in memory, if there is one, or lets it go.
+    pub(super) fn keep(&self, i: usize, is_kept: bool) {
+        loop {
+            let raw = self.raw(i);
+            let new = if is_kept { raw | kept::<P>() } else { raw & !kept::<P>() };
+            // Relaxed: who asks has the lock.
+            let is_page = shown(self.p, raw).is_some();
+            if !is_page || self.entry(i).compare_exchange(raw, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return;
             }
         }
     }
@@ -180,6 +219,24 @@ pub struct PageTable<P: Platform> {
     /// Where the platform's [`Shared`](crate::Shared) is, by which it is known.
     home: usize,
     platform: PhantomData<fn(P)>,
+}
+
+/// The page that a word shows.
+#[inline(always)]
+pub(super) fn shown<P: Platform>(p: &P, raw: u64) -> Option<Pte> {
+    if away(p, raw).is_some() { None } else { p.decode(raw) }
+}
+
+/// What marks a word whose page stays in memory.
+#[inline(always)]
+pub(super) fn kept<P: Platform>() -> u64 {
+    if P::Reclaim::KEEPS { P::FORMAT.kept } else { 0 }
+}
+
+/// Where the page is that a word says is away.
+#[inline(always)]
+pub(super) fn away<P: Platform>(p: &P, raw: u64) -> Option<Slot> {
+    P::Reclaim::slot(P::Reclaim::seen(p, raw))
 }
 
 /// The bits of `at` that choose an entry of a table of `level`.
@@ -313,6 +370,6 @@ impl<P: Platform> PageTable<P> {
     /// If `p` is another platform than that of the tables.
     pub fn peek(&self, p: &P, at: u64) -> Option<Pte> {
         assert_eq!(self.home, p.shared().name(), "the tables belong to another platform");
-        self.spot(p, at, None).seen()
+        self.spot(p, at, None, || false).seen()
     }
 }

@@ -6,10 +6,11 @@
 //! **Mechanism.** A descent that locks the last table of each part; and each table in which it finds an empty entry (P2), for a fault
 //! may be about to link there that asked its hold before it ended.
 
-use super::table::{PageTable, index, parts};
+use super::table::{PageTable, away, index, parts};
 use super::{Gather, LEVELS};
 use crate::addr::{FrameId, PAGE, Range, TABLE_END};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
 
@@ -139,7 +140,12 @@ impl<P: Platform> PageTable<P> {
     }
 
     fn zap_entry(&self, p: &P, locked: &super::table::Locked<'_, P>, at: u64, gather: &mut Gather<'_, P>) {
-        let old = p.decode(locked.empty(index(at, 0)));
+        let raw = locked.empty(index(at, 0));
+        if let Some(slot) = away(p, raw) {
+            // No CPU knows of it; and of the page that was there before it, whoever sent it away sees to that.
+            return P::Reclaim::give_up(p, slot);
+        }
+        let old = p.decode(raw);
         self.commit(p, at, old, None);
         gather.changed(Range::page_of(at));
         if let Some(old) = old {

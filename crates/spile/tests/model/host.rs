@@ -9,9 +9,11 @@
 //! where it spins, sleeps, or begins an operation. What a translation cache contains is truth, no memory: loom does not see it.
 
 use super::UnsafeCell;
+use super::swap::Swap;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use spile::paging::{Gather, Pte, Table};
+use spile::reclaim::{Pressed, Reclaimer, Record, ToSwap};
 use spile::{Access, FrameId, FrameMeta, Frames, Locking, Machine, Mm, Mmu, Platform, Range, Shared, SpaceId};
 use spile_rcu::qsbr::{self, Qsbr, QsbrGuard};
 use spile_rcu::{Cookie, Head, Rcu};
@@ -110,10 +112,13 @@ pub struct Setting {
     pub tables_ahead: bool,
     /// Whether the frame that was freed last is the next one given.
     pub reuse: bool,
+    /// To how many slots pages can go.
+    pub swap: u32,
 }
 
-/// Ten frames, no caches, no end of grace periods, no reuse.
-pub const PLAIN: Setting = Setting { frames: 10, caching: 0, periods: false, watched: false, tables_ahead: false, reuse: false };
+/// Ten frames, no caches, no end of grace periods, no reuse, no slots.
+pub const PLAIN: Setting =
+    Setting { frames: 10, caching: 0, periods: false, watched: false, tables_ahead: false, reuse: false, swap: 0 };
 
 struct World {
     setting: Setting,
@@ -123,8 +128,13 @@ struct World {
     cores: Arc<Cores>,
     shared: Shared,
     rcu: Domain,
+    reclaimer: Reclaimer<Host>,
+    /// Of each frame, where there are slots: each atomic costs each run.
+    records: Vec<Record>,
+    /// Spaces that are gone.
+    retired: Mutex<Vec<SpaceId>>,
     /// What happens while somebody sleeps.
-    asleep: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    asleep: Mutex<Option<Arc<dyn Fn(&Host) + Send + Sync>>>,
 }
 
 /// The host. Its clones are one.
@@ -160,13 +170,16 @@ impl Host {
             gone: Mutex::default(),
             shared: Shared::new(),
             asleep: Mutex::default(),
+            reclaimer: Reclaimer::new(Swap::new(setting.swap), setting.swap),
+            records: (0..=setting.frames).filter(|_| setting.swap > 0).map(|_| Record::new()).collect(),
+            retired: Mutex::default(),
             rcu: Domain::new(setting.periods, setting.watched, cores.clone()),
             cores,
         }))
     }
 
     /// From now on this happens in each round of each sleep.
-    pub fn while_asleep(&self, happens: impl Fn() + Send + Sync + 'static) {
+    pub fn while_asleep(&self, happens: impl Fn(&Host) + Send + Sync + 'static) {
         *self.0.asleep.lock().unwrap() = Some(Arc::new(happens));
     }
 
@@ -180,6 +193,7 @@ impl Host {
         qsbr.barrier();
         let home = self.0.free.lock().unwrap().len() + self.0.gone.lock().unwrap().len();
         assert_eq!(home, self.0.setting.frames as usize, "a frame was lost");
+        assert_eq!(self.0.reclaimer.area().used(), 0, "a slot was lost");
     }
 
     fn slot(&self, frame: FrameId) -> &Slot {
@@ -351,10 +365,15 @@ unsafe impl Frames for Host {
     }
 }
 
-// SAFETY: (1) x86-64's format; (2) a flush is over when each other CPU has forgotten everything or caches nothing.
+// SAFETY: (1) x86-64's format, whose accessed bits this MMU does not set; (2) a flush is over when each other CPU has forgotten everything or caches nothing.
 unsafe impl Mmu for Host {
     /// How many requests each CPU must have served.
     type Flush = [usize; CPUS];
+
+    /// Without the accessed bit: every page may leave when it is looked at first.
+    fn encode(&self, pte: Pte) -> u64 {
+        Self::FORMAT.encode(Pte { accessed: false, ..pte })
+    }
 
     unsafe fn commit(&self, space: SpaceId, at: u64, _: Option<Pte>, new: Option<Pte>) {
         let Some(new) = new else { return };
@@ -368,7 +387,12 @@ unsafe impl Mmu for Host {
         }
     }
 
+    unsafe fn retire(&self, space: SpaceId) {
+        self.0.retired.lock().unwrap().push(space);
+    }
+
     fn issue(&self, space: SpaceId, range: Range) -> [usize; CPUS] {
+        assert!(!self.0.retired.lock().unwrap().contains(&space), "{space:?} is gone, and flushed");
         self.0.cores.all[cpu()].cache.lock().unwrap().retain(|cached| cached.space != space || !range.contains(cached.at));
         std::array::from_fn(|other| {
             if other == cpu() || !self.caches(other) {
@@ -403,7 +427,7 @@ impl Machine for Host {
         while still() {
             let happens = self.0.asleep.lock().unwrap().clone();
             if let Some(happens) = happens {
-                happens();
+                happens(self);
             }
             self.relax();
         }
@@ -418,6 +442,7 @@ impl Platform for Host {
     type Store = super::store::Disk;
     #[cfg(not(feature = "file"))]
     type Store = ();
+    type Reclaim = ToSwap;
 
     fn rcu(&self) -> &Domain {
         &self.0.rcu
@@ -425,6 +450,24 @@ impl Platform for Host {
 
     fn shared(&self) -> &Shared {
         &self.0.shared
+    }
+}
+
+// SAFETY: (1) the world's own; (2) in a vector that never moves.
+unsafe impl Pressed for Host {
+    type Swap = Swap;
+    type Policy = spile::reclaim::SecondChance;
+
+    fn reclaimer(&self) -> &Reclaimer<Self> {
+        &self.0.reclaimer
+    }
+
+    fn free_frames(&self) -> usize {
+        self.0.free.lock().unwrap().len()
+    }
+
+    fn record(&self, frame: FrameId) -> &Record {
+        &self.0.records[frame.0 as usize]
     }
 }
 

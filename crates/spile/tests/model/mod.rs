@@ -2,9 +2,11 @@
 
 pub mod flushes;
 pub mod host;
+pub mod reclaim;
 pub mod shapes;
 #[cfg(feature = "file")]
 pub mod store;
+pub mod swap;
 #[cfg(feature = "file")]
 pub mod waits;
 

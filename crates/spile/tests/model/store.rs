@@ -4,7 +4,7 @@ use super::Space;
 use super::host::Host;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use spile::backing::File;
-use spile::{Attr, Backing, Flags, FrameId, Locking, Place, Prot, Range, Read, Store};
+use spile::{Attr, Backing, Flags, FrameId, Locking, Place, Prot, Range, Store, Transfer};
 use std::sync::{Arc, Mutex};
 
 /// Every byte of page `n` is this plus `n`.
@@ -72,7 +72,7 @@ impl Disk {
 }
 
 impl Store<Host> for Disk {
-    unsafe fn start_read(&self, file: &Arc<File<Host>>, page: u64, frame: FrameId) -> Read {
+    unsafe fn start_read(&self, file: &Arc<File<Host>>, page: u64, frame: FrameId) -> Transfer {
         let mut state = self.0.lock().unwrap();
         state.reads += 1;
         if state.slow {
@@ -80,10 +80,10 @@ impl Store<Host> for Disk {
             drop(state);
             // Release: who completes it waits for this.
             self.1.fetch_add(1, Ordering::Release);
-            return Read::Started;
+            return Transfer::Started;
         }
         drop(state);
         file.platform().poke(frame, BYTE + page as u8);
-        Read::Done
+        Transfer::Done
     }
 }

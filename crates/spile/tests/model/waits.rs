@@ -20,7 +20,7 @@ fn prepare<L: Locking>(s: &mut Space<L>, waiting: Waiting, ok: bool) {
     open(s, Disk::slow());
     FaultKind::ALL.into_iter().for_each(|kind| s.mm.set_waiting(kind, waiting));
     let file = Arc::downgrade(s.file.as_ref().unwrap());
-    s.host.while_asleep(move || {
+    s.host.while_asleep(move |_| {
         if let Some(file) = file.upgrade() {
             file.store().unwrap().finish(&file, ok);
         }
