@@ -14,6 +14,7 @@
 
 mod duels;
 mod pairs;
+mod tides;
 
 use spile::backing::File;
 use spile::{Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Waiting};
@@ -75,6 +76,8 @@ struct World<L: Locking> {
     ops: usize,
     /// Frames fail now and then: then nobody relies on an access.
     starves: bool,
+    /// Pages leave memory now and then; if frames are few besides, whenever somebody wants one.
+    swaps: bool,
 }
 
 /// What a CPU knows of a page of its own.
@@ -109,7 +112,10 @@ fn filed(file: &Arc<File<Sim>>, page: u64, prot: Prot, shared: bool) -> Attr<Sim
 
 impl<L: Locking> World<L> {
     fn new(seed: u64, cpus: u64, ops: usize) -> Self {
-        let sim = Sim::builder().cpus(cpus as usize).frames(600 + cpus as u32 * 30).seed(seed).build();
+        let (swaps, tight) = (seed % 3 == 2, seed % 6 == 5);
+        let (frames, slots) = (if tight { 80 + cpus as u32 * 16 } else { 600 + cpus as u32 * 30 }, if swaps { 400 } else { 0 });
+        let sim = Sim::builder().cpus(cpus as usize).frames(frames).swap(slots).seed(seed).build();
+        sim.swap().set_delay((seed / 3 % 3) as u32);
         let mut bytes = vec![0; (FILE_PAGES * PAGE) as usize];
         for n in 0..FILE_PAGES {
             bytes[(n * PAGE) as usize] = if n < FILE_MAPPED { 0 } else { file_byte(n) };
@@ -144,7 +150,7 @@ impl<L: Locking> World<L> {
         if seed % 2 == 1 && cpus > 1 {
             spaces.push(spaces[0].fork().unwrap());
         }
-        Self { sim, spaces, children: Mutex::default(), file, cpus, seed, ops, starves: seed % 8 == 7 }
+        Self { sim, spaces, children: Mutex::default(), file, cpus, seed, ops, starves: seed % 8 == 7, swaps }
     }
 
     fn space_of(&self, cpu: u64) -> usize {
@@ -192,6 +198,7 @@ impl<'w, L: Locking> Program<'w, L> {
                     }
                     user = Some(self.cpu.enter(mm));
                 }
+                _ if self.world.swaps => _ = self.cpu.reclaim(1 + self.rng.below(8) as usize),
                 _ => self.cpu.pause(),
             }
         }
@@ -464,6 +471,10 @@ fn pairs<L: Locking>() {
     explored::<L>("pairs", 300, pairs::one::<L>);
 }
 
+fn tides<L: Locking>() {
+    explored::<L>("tides", 300, tides::one::<L>);
+}
+
 fn crowds<L: Locking>() {
     for (seed, cpus) in [(1, 8), (2, 16), (3, 64)] {
         one::<L>(seed, cpus, 4).expect_ok();
@@ -474,6 +485,7 @@ spile::test_each_design! {
     walk => walks;
     duel => duels;
     pair => pairs;
+    tide => tides;
     crowd => crowds;
 }
 
@@ -515,6 +527,10 @@ const BUGS: [(&str, &str); 33] = [
     ("leave-without-a-word", "range_lock"),
 ];
 
+/// The same, in whose tides.
+const BUGS_OF_TIDES: [(&str, &str); 3] =
+    [("lock-what-comes-alone", "vma_refcount"), ("evict-what-is-kept", "vma_refcount"), ("drop-what-is-written", "vma_refcount")];
+
 #[test]
 fn controls() {
     if std::env::var_os("SPILE_MUTATE").is_some() {
@@ -522,10 +538,11 @@ fn controls() {
     }
     let this = std::env::current_exe().unwrap();
     let mut missed = Vec::new();
-    for (bug, design) in BUGS {
+    let of_duels = BUGS.into_iter().map(|found| (found, "duel"));
+    for ((bug, design), story) in of_duels.chain(BUGS_OF_TIDES.into_iter().map(|found| (found, "tide"))) {
         let mut child = std::process::Command::new(&this);
         child
-            .args(["--exact", &format!("{design}::duel"), "--test-threads=1", "--nocapture"])
+            .args(["--exact", &format!("{design}::{story}"), "--test-threads=1", "--nocapture"])
             .env("SPILE_MUTATE", format!("bug:{bug}"));
         let output = child.env("SPILE_SEEDS", "4000").env("RUST_BACKTRACE", "0").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -64,6 +64,11 @@ enum Story {
 const STORIES: [Story; 7] =
     [Story::Alone, Story::Near, Story::Filed, Story::Protects, Story::Forks, Story::Hurries, Story::Keeps];
 
+/// Whether pages leave memory, by who would pause else.
+fn swaps(seed: u64) -> bool {
+    seed % 5 < 2
+}
+
 fn stage(first: u64, count: u64) -> Range {
     Range::with_len(STAGE + first * PAGE, count * PAGE).unwrap()
 }
@@ -78,7 +83,7 @@ fn is_scrap<L: Locking>(vma: &Vma<Sim, L>) -> bool {
 
 impl<L: Locking> World<L> {
     fn new(seed: u64, cpus: u64) -> Self {
-        let sim = Sim::builder().cpus(cpus as usize).frames(200).seed(seed).build();
+        let sim = Sim::builder().cpus(cpus as usize).frames(200).swap(if swaps(seed) { 16 } else { 0 }).seed(seed).build();
         let mut mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         mm.set_unmapping(Unmapping::ALL[seed as usize / 5 % 3]);
         let story = STORIES[(seed / 8 % STORIES.len() as u64) as usize];
@@ -250,6 +255,7 @@ impl<L: Locking> World<L> {
                     user.store(NEAR, near).unwrap();
                     assert_eq!(user.load(NEAR), Ok(near), "the page near by");
                 }
+                _ if swaps(self.seed) => _ = cpu.reclaim(2),
                 _ => cpu.pause(),
             }
         }

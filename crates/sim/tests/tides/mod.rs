@@ -1,0 +1,200 @@
+//! Pages that come and go while they are used: short stories, in which every step is near the race.
+//!
+//! **Guarantee.** For each seed tried: what a CPU counts up in a page of its own nobody sees go down, in memory or not, and it itself never misses a count; a
+//! child has what its parent had when it was forked, and keeps it; a locked page is there; what was unmapped and mapped again begins with zero. At the end there is
+//! no slot in use.
+//!
+//! **Mechanism.** A page for each CPU and one for all, few slots, so that they are soon used again, and one CPU that lets pages go all the time. Seeds differ in
+//! what the others do besides: nothing, fork, unmap, end, lock, free.
+
+use spile::linux::advice;
+use spile::{Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile_sim::{Cpu, Rng, Sim, User};
+use spile_sync::sched::{Outcome, Run, Strategy, label};
+use std::sync::Mutex;
+
+const BASE: u64 = 0x8000_0000;
+const STEPS: u64 = 1500;
+
+struct World<L: Locking> {
+    sim: Sim,
+    mm: Mm<Sim, L>,
+    seed: u64,
+    story: Story,
+    cpus: u64,
+    /// To be dropped at the end, where the story is not about that.
+    children: Mutex<Vec<Mm<Sim, L>>>,
+}
+
+/// What a seed is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Story {
+    Counts,
+    Forks,
+    Unmaps,
+    Ends,
+    Locks,
+    Frees,
+}
+
+const STORIES: [Story; 6] = [Story::Counts, Story::Forks, Story::Unmaps, Story::Ends, Story::Locks, Story::Frees];
+
+fn page(n: u64) -> u64 {
+    BASE + n * PAGE
+}
+
+fn map<L: Locking>(user: &User<'_, '_, L>, n: u64) {
+    user.map(Place::Over(Range::page_of(page(n))), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+}
+
+impl<L: Locking> World<L> {
+    fn new(seed: u64, cpus: u64) -> Self {
+        let slots = cpus as u32 + (seed / 4 % 3) as u32 * 4;
+        let sim = Sim::builder().cpus(cpus as usize).frames(200).swap(slots).seed(seed).build();
+        sim.swap().set_delay((seed / 2 % 3) as u32);
+        let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        let story = STORIES[(seed / 3 % STORIES.len() as u64) as usize];
+        {
+            let cpu = sim.cpu(0);
+            let user = cpu.enter(&mm);
+            for n in 0..cpus {
+                map(&user, n);
+                user.store(page(n), 1).unwrap();
+            }
+            // All have left memory, or none.
+            if seed.is_multiple_of(2) {
+                cpu.reclaim(usize::MAX);
+            }
+        }
+        Self { sim, mm, seed, story, cpus, children: Mutex::default() }
+    }
+
+    fn rng(&self, cpu: u64) -> Rng {
+        Rng::new(self.seed.wrapping_mul(101).wrapping_add(cpu))
+    }
+
+    /// The one who lets pages go. It counts in no page.
+    fn ebb(&self, cpu: &Cpu<'_>) {
+        let mut rng = self.rng(0);
+        for _ in 0..10 {
+            cpu.reclaim(1 + rng.below(3) as usize);
+            if rng.one_in(3) {
+                cpu.pause();
+            }
+        }
+    }
+
+    /// One of those who use pages.
+    fn play(&self, cpu: &Cpu<'_>, me: u64) {
+        let mut rng = self.rng(me);
+        let user = cpu.enter(&self.mm);
+        let mut count = 1;
+        let mut seen = vec![0; self.cpus as usize];
+        for _ in 0..8 {
+            match rng.below(8) {
+                0..=3 => {
+                    assert_eq!(user.load(page(me)), Ok(count), "cpu {me}'s own page, before");
+                    count += 1;
+                    user.store(page(me), count).unwrap();
+                    assert_eq!(user.load(page(me)), Ok(count), "cpu {me}'s own page, after");
+                }
+                4 if self.story == Story::Unmaps => {
+                    label("maps anew");
+                    user.unmap(Range::page_of(page(me))).unwrap();
+                    map(&user, me);
+                    assert_eq!(user.load(page(me)), Ok(0), "a page that is new");
+                    user.store(page(me), count).unwrap();
+                }
+                4 if self.story == Story::Frees => {
+                    label("frees");
+                    cpu.call(|| self.mm.madvise(page(me), PAGE, advice::FREE)).unwrap();
+                    let now = user.load(page(me)).unwrap();
+                    assert!(now == count || now == 0, "cpu {me}'s page is free, and has {now}");
+                    user.store(page(me), count).unwrap();
+                }
+                4 if self.story == Story::Locks => self.lock(cpu, &mut rng, me),
+                4 if matches!(self.story, Story::Forks | Story::Ends) => {
+                    label("forks");
+                    let child = user.fork().unwrap();
+                    self.look_at_child(cpu, &child, me, count);
+                    if self.story == Story::Ends {
+                        cpu.call(|| drop(child));
+                    } else {
+                        self.children.lock().unwrap().push(child);
+                    }
+                }
+                _ => {
+                    let other = 1 + rng.below(self.cpus - 1);
+                    // In the middle of mapping anew there may be nothing, and in a new page or a free one nothing yet.
+                    if let Ok(now) = user.load(page(other)) {
+                        let before = &mut seen[other as usize];
+                        assert!(
+                            now >= *before || (now == 0 && matches!(self.story, Story::Unmaps | Story::Frees)),
+                            "cpu {me} saw {before} of {other}, then {now}"
+                        );
+                        *before = now.max(*before);
+                    }
+                }
+            }
+        }
+        assert_eq!(user.load(page(me)), Ok(count), "cpu {me}'s own page, at the end");
+    }
+
+    /// Locks its page, which stays until it unlocks it.
+    fn lock(&self, cpu: &Cpu<'_>, rng: &mut Rng, me: u64) {
+        label("locks");
+        cpu.call(|| self.mm.mlock(page(me), PAGE)).unwrap();
+        for _ in 0..1 + rng.below(3) {
+            let is_here = cpu.call(|| self.mm.page_table().peek(&self.sim, page(me))).is_some();
+            assert!(is_here, "cpu {me}'s page is locked, and left");
+            cpu.pause();
+        }
+        cpu.call(|| self.mm.munlock(page(me), PAGE)).unwrap();
+    }
+
+    fn look_at_child(&self, cpu: &Cpu<'_>, child: &Mm<Sim, L>, me: u64, count: u8) {
+        let read = |n| {
+            let mut byte = [0];
+            cpu.call(|| child.read_user(page(n), &mut byte)).unwrap();
+            byte[0]
+        };
+        assert_eq!(read(me), count, "cpu {me}'s page in a child");
+        let other = 1 + me % (self.cpus - 1);
+        let before = read(other);
+        cpu.call(|| child.write_user(page(me), &[200])).unwrap();
+        assert_eq!((read(me), read(other)), (200, before), "pages of a child that nobody else writes");
+    }
+
+    fn end(self) -> Result<(), String> {
+        let Self { sim, mm, children, .. } = self;
+        drop((children, mm));
+        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.finish()));
+        end.map_err(|_| "frames or slots were forgotten".into())
+    }
+}
+
+pub fn one<L: Locking>(seed: u64) -> Outcome {
+    let cpus = 3 + seed % 2;
+    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
+    let world = World::<L>::new(seed, cpus);
+    if (seed / 2).is_multiple_of(2) {
+        world.sim.stall_one_in(16);
+    }
+    let mut run = Run::new(seed).strategy(strategy).expect_steps(STEPS).max_steps(300_000).keep_events(80);
+    for number in 0..cpus {
+        let world = &world;
+        run = run.spawn(format!("cpu {number}"), move || {
+            world.sim.run_on(number as usize, |cpu| if number == 0 { world.ebb(cpu) } else { world.play(cpu, number) });
+        });
+    }
+    let outcome = run.run();
+    if !outcome.is_ok() {
+        // What is left of it means nothing.
+        std::mem::forget(world);
+        return outcome;
+    }
+    match world.end() {
+        Ok(()) => outcome,
+        Err(wrong) => outcome.check(false, wrong),
+    }
+}
