@@ -528,8 +528,12 @@ const BUGS: [(&str, &str); 33] = [
 ];
 
 /// The same, in whose tides.
-const BUGS_OF_TIDES: [(&str, &str); 3] =
-    [("lock-what-comes-alone", "vma_refcount"), ("evict-what-is-kept", "vma_refcount"), ("drop-what-is-written", "vma_refcount")];
+const BUGS_OF_TIDES: [(&str, &str); 4] = [
+    ("lock-what-comes-alone", "vma_refcount"),
+    ("evict-what-is-kept", "vma_refcount"),
+    ("drop-what-is-written", "vma_refcount"),
+    ("come-again-without-the-page", "vma_refcount"),
+];
 
 #[test]
 fn controls() {

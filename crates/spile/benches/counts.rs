@@ -5,17 +5,18 @@
 //! `counts.toml`; how to get the counts out stands in the range tree's `counts.rs`.
 
 mod host;
+#[path = "host/pressed.rs"]
+mod pressed;
 #[path = "host/scenes.rs"]
 mod scenes;
 
-use host::Host;
-use spile::{Locking, Mm};
+use spile::{Locking, Mm, Platform};
 
 /// A scene that is set: what is left is to be counted.
 type Ready = Box<dyn FnOnce()>;
 
 /// One type for all designs, so that one benchmark has an address space of each. The call through it is one for a hundred operations.
-fn ready<L: Locking>(mm: Mm<Host, L>, run: fn(&Mm<Host, L>)) -> Ready {
+fn ready<P: Platform, L: Locking>(mm: Mm<P, L>, run: fn(&Mm<P, L>)) -> Ready {
     Box::new(move || {
         run(std::hint::black_box(&mm));
         std::mem::forget(mm);
@@ -24,7 +25,7 @@ fn ready<L: Locking>(mm: Mm<Host, L>, run: fn(&Mm<Host, L>)) -> Ready {
 
 mod measured {
     #![allow(missing_docs, reason = "the macro makes public items")]
-    use super::{Ready, ready, scenes};
+    use super::{Ready, pressed, ready, scenes};
     use gungraun::{library_benchmark, library_benchmark_group};
     use spile::VmaRefcount;
 
@@ -64,9 +65,19 @@ mod measured {
         ready();
     }
 
+    // On a host whose pages can leave memory.
+    #[library_benchmark]
+    #[bench::fault(ready(pressed::untouched(), pressed::faults))]
+    #[bench::out(ready(pressed::written(), pressed::reclaims))]
+    #[bench::back(ready(pressed::away(), pressed::returns))]
+    fn swap(ready: Ready) {
+        ready();
+    }
+
     library_benchmark_group!(
         name = costs;
-        benchmarks = anon_fault, spurious_fault, file_fault, map_unmap, map_anywhere_unmap, split_merge, lookup, grow_break, fork
+        benchmarks = anon_fault, spurious_fault, file_fault, map_unmap, map_anywhere_unmap, split_merge, lookup, grow_break, fork,
+            swap
     );
 
     gungraun::main!(library_benchmark_groups = costs);

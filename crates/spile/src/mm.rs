@@ -24,6 +24,7 @@ use core::ops::Deref;
 #[cfg(feature = "linux")]
 use spile_sync::atomic::AtomicU64;
 use spile_sync::atomic::{AtomicUsize, Ordering};
+use spile_sync::seeded;
 
 type Tables<P> = <<P as Platform>::Reclaim as Reclaim<P>>::Tables;
 
@@ -274,10 +275,20 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// [`Denied`].
     pub fn fault_and_wait(&self, at: u64, access: Access) -> Result<fault::Done, Denied> {
+        // A page that was waited for stays until the fault has come again: else it could be taken away before, each time.
+        let mut awaited = None;
         loop {
             match fault::fault_asleep(self, at, access) {
                 Outcome::Done(done) if done != fault::Done::Raced => return Ok(done),
-                unfinished => self.finish(at, unfinished)?,
+                Outcome::Wait(token) if token.page().is_some() => {
+                    token.wait();
+                    awaited = Some(token).filter(|_| !seeded!("come-again-without-the-page"));
+                }
+                unfinished => {
+                    // Who waits for memory holds none.
+                    awaited = awaited.filter(|_| !matches!(&unfinished, Outcome::Wait(token) if token.is_for_memory()));
+                    self.finish(at, unfinished)?;
+                }
             }
         }
     }

@@ -78,10 +78,15 @@ impl<'m, P: Platform> Token<'m, P> {
         self.held.as_ref().map(Frame::id)
     }
 
+    /// Whether it is for memory.
+    pub(crate) fn is_for_memory(&self) -> bool {
+        self.source != Source::Others
+    }
+
     #[cfg(feature = "counters")]
     pub(crate) fn reason(&self) -> Reason {
         match &self.held {
-            _ if self.source != Source::Others => Reason::Relief,
+            _ if self.is_for_memory() => Reason::Relief,
             Some(_) => Reason::Page,
             None => Reason::Change,
         }

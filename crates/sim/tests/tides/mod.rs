@@ -1,17 +1,18 @@
 //! Pages that come and go while they are used: short stories, in which every step is near the race.
 //!
 //! **Guarantee.** For each seed tried: what a CPU counts up in a page of its own nobody sees go down, in memory or not, and it itself never misses a count; a
-//! child has what its parent had when it was forked, and keeps it; a locked page is there; what was unmapped and mapped again begins with zero. At the end there is
+//! child has what its parent had when it was forked, and keeps it; a locked page is there; a fault that waits reads its page once; what was unmapped and mapped again begins with zero. At the end there is
 //! no slot in use.
 //!
 //! **Mechanism.** A page for each CPU and one for all, few slots, so that they are soon used again, and one CPU that lets pages go all the time. Seeds differ in
-//! what the others do besides: nothing, fork, unmap, end, lock, free.
+//! what the others do besides: nothing, fork, unmap, end, lock, free, wait.
 
 use spile::linux::advice;
-use spile::{Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::{Access, Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const BASE: u64 = 0x8000_0000;
 const STEPS: u64 = 1500;
@@ -22,6 +23,8 @@ struct World<L: Locking> {
     seed: u64,
     story: Story,
     cpus: u64,
+    /// Faults that may have waited for a page.
+    waits: AtomicU64,
     /// To be dropped at the end, where the story is not about that.
     children: Mutex<Vec<Mm<Sim, L>>>,
 }
@@ -35,9 +38,10 @@ enum Story {
     Ends,
     Locks,
     Frees,
+    Waits,
 }
 
-const STORIES: [Story; 6] = [Story::Counts, Story::Forks, Story::Unmaps, Story::Ends, Story::Locks, Story::Frees];
+const STORIES: [Story; 7] = [Story::Counts, Story::Forks, Story::Unmaps, Story::Ends, Story::Locks, Story::Frees, Story::Waits];
 
 fn page(n: u64) -> u64 {
     BASE + n * PAGE
@@ -66,7 +70,7 @@ impl<L: Locking> World<L> {
                 cpu.reclaim(usize::MAX);
             }
         }
-        Self { sim, mm, seed, story, cpus, children: Mutex::default() }
+        Self { sim, mm, seed, story, cpus, waits: AtomicU64::new(0), children: Mutex::default() }
     }
 
     fn rng(&self, cpu: u64) -> Rng {
@@ -86,6 +90,9 @@ impl<L: Locking> World<L> {
 
     /// One of those who use pages.
     fn play(&self, cpu: &Cpu<'_>, me: u64) {
+        if self.story == Story::Waits {
+            return self.wait(cpu, me);
+        }
         let mut rng = self.rng(me);
         let user = cpu.enter(&self.mm);
         let mut count = 1;
@@ -140,6 +147,17 @@ impl<L: Locking> World<L> {
         assert_eq!(user.load(page(me)), Ok(count), "cpu {me}'s own page, at the end");
     }
 
+    /// Sends its page away and waits until it is back, which takes one read, however many pages are let go meanwhile.
+    fn wait(&self, cpu: &Cpu<'_>, me: u64) {
+        let user = cpu.enter(&self.mm);
+        for _ in 0..4 {
+            cpu.call(|| self.mm.madvise(page(me), PAGE, advice::PAGEOUT)).unwrap();
+            self.waits.fetch_add(1, Relaxed);
+            cpu.call(|| self.mm.fault_and_wait(page(me), Access::Read)).unwrap();
+        }
+        drop(user);
+    }
+
     /// Locks its page, which stays until it unlocks it.
     fn lock(&self, cpu: &Cpu<'_>, rng: &mut Rng, me: u64) {
         label("locks");
@@ -166,7 +184,11 @@ impl<L: Locking> World<L> {
     }
 
     fn end(self) -> Result<(), String> {
-        let Self { sim, mm, children, .. } = self;
+        let Self { sim, mm, children, waits, story, .. } = self;
+        let (reads, waits) = (sim.swap().done().back, waits.into_inner());
+        if story == Story::Waits && reads > waits {
+            return Err(format!("{waits} faults that waited read {reads} pages"));
+        }
         drop((children, mm));
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.finish()));
         end.map_err(|_| "frames or slots were forgotten".into())
