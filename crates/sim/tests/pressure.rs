@@ -92,6 +92,22 @@ fn what_is_shared_is_written_once<L: Locking>() {
     sim.finish();
 }
 
+/// One call looks at each page as often as it takes to see that nobody uses it.
+fn all_leave_at_once<L: Locking>() {
+    let sim = Sim::builder().swap(200).build();
+    let mm = space::<L>(&sim);
+    let cpu = sim.cpu(0);
+    let user = cpu.enter(&mm);
+    map(&user, pages(0, 150));
+    (0..150).for_each(|n| user.store(at(n), n as u8).unwrap());
+    assert_eq!(sim.cpu(1).reclaim(usize::MAX).freed, 150);
+    assert_eq!(sim.cpu(1).reclaim(usize::MAX).freed, 0);
+    (0..150).for_each(|n| assert_eq!(user.load(at(n)), Ok(n as u8)));
+    drop(user);
+    drop(mm);
+    sim.finish();
+}
+
 fn what_is_used_stays<L: Locking>() {
     let sim = Sim::builder().swap(64).build();
     let mm = space::<L>(&sim);
@@ -505,6 +521,7 @@ fn families<L: Locking>() {
 spile::test_each_design! {
     a_page_goes_and_comes_back => a_page_goes_and_comes_back;
     what_is_shared_is_written_once => what_is_shared_is_written_once;
+    all_leave_at_once => all_leave_at_once;
     what_is_used_stays => what_is_used_stays;
     more_is_written_than_there_is_memory => more_is_written_than_there_is_memory;
     there_is_an_end_to_memory => there_is_an_end_to_memory;

@@ -57,12 +57,17 @@ impl<P: Pressed> Reclaimer<P> {
     pub fn reclaim(&self, p: &P, want: usize) -> Reclaimed {
         self.evicting.fetch_add(1, Ordering::Relaxed);
         let mut done = Reclaimed::default();
-        let (mut looked_at, mut most) = (0, usize::MAX);
-        while done.freed + done.writing < want && looked_at < most {
+        // How many there are at first: those that arrive meanwhile can wait.
+        let (mut looked_at, mut first) = (0, None);
+        while done.freed + done.writing < want && first.is_none_or(|all| looked_at < 3 * all) {
             let mut pages = [None; BATCH];
             let all = self.policy.take(p, &mut pages);
-            most = most.min(3 * all);
-            looked_at += pages.iter().flatten().count();
+            first = first.or(Some(all));
+            let taken = pages.iter().flatten().count();
+            if taken == 0 {
+                break;
+            }
+            looked_at += taken;
             self.batch(p, pages, false, &mut done);
         }
         if done.freed > 0 {
