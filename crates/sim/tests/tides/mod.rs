@@ -1,7 +1,7 @@
 //! Pages that come and go while they are used: short stories, in which every step is near the race.
 //!
 //! **Guarantee.** For each seed tried: what a CPU counts up in a page of its own nobody sees go down, in memory or not, and it itself never misses a count; a
-//! child has what its parent had when it was forked, and keeps it; a locked page is there; a fault that waits reads its page once; what was unmapped and mapped again begins with zero. At the end there is
+//! child has what its parent had when it was forked, and keeps it; a locked page is there; a fault that waits reads its page once, where nothing is changed meanwhile; what was unmapped and mapped again begins with zero. At the end there is
 //! no slot in use.
 //!
 //! **Mechanism.** A page for each CPU and one for all, few slots, so that they are soon used again, and one CPU that lets pages go all the time. Seeds differ in
@@ -147,11 +147,12 @@ impl<L: Locking> World<L> {
         assert_eq!(user.load(page(me)), Ok(count), "cpu {me}'s own page, at the end");
     }
 
-    /// Sends its page away and waits until it is back, which takes one read, however many pages are let go meanwhile.
+    /// Sends all pages away and waits until its own is back, which takes one read, however many pages are let go meanwhile.
     fn wait(&self, cpu: &Cpu<'_>, me: u64) {
         let user = cpu.enter(&self.mm);
         for _ in 0..4 {
-            cpu.call(|| self.mm.madvise(page(me), PAGE, advice::PAGEOUT)).unwrap();
+            // Not by madvise: a change lets faults of some designs start anew.
+            cpu.reclaim(usize::MAX);
             self.waits.fetch_add(1, Relaxed);
             cpu.call(|| self.mm.fault_and_wait(page(me), Access::Read)).unwrap();
         }
