@@ -66,18 +66,29 @@ mod measured {
     }
 
     // On a host whose pages can leave memory.
+
     #[library_benchmark]
-    #[bench::fault(ready(pressed::untouched(), pressed::faults))]
-    #[bench::out(ready(pressed::written(), pressed::reclaims))]
-    #[bench::back(ready(pressed::away(), pressed::returns))]
-    fn swap(ready: Ready) {
+    #[bench::vma_refcount(ready(pressed::untouched(), pressed::faults))]
+    fn swap_fault(ready: Ready) {
+        ready();
+    }
+
+    #[library_benchmark]
+    #[bench::vma_refcount(ready(pressed::written(), pressed::reclaims))]
+    fn swap_out(ready: Ready) {
+        ready();
+    }
+
+    #[library_benchmark]
+    #[bench::vma_refcount(ready(pressed::away(), pressed::returns))]
+    fn swap_back(ready: Ready) {
         ready();
     }
 
     library_benchmark_group!(
         name = costs;
         benchmarks = anon_fault, spurious_fault, file_fault, map_unmap, map_anywhere_unmap, split_merge, lookup, grow_break, fork,
-            swap
+            swap_fault, swap_out, swap_back
     );
 
     gungraun::main!(library_benchmark_groups = costs);
