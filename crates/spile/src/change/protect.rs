@@ -35,8 +35,8 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     pub(crate) fn alter(&mut self, at: Range, attr: Attr<P>) -> Result<(), NoMemory> {
         let mm = self.mm;
         let (p, prot) = (mm.platform(), attr.in_mmu());
-        let before = self.at(at.start()).map(|vma| vma.attr().in_mmu());
-        let was_kept = self.at(at.start()).is_some_and(|vma| vma.attr().flags.has(Flags::LOCKED));
+        let before = self.at(at.start()).map(|vma| (vma.attr().in_mmu(), vma.attr().flags.has(Flags::LOCKED)));
+        let (before, was_kept) = before.unzip();
         let keeps = attr.flags.has(Flags::LOCKED);
         let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
         if before != Some(prot) {
@@ -48,7 +48,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
                 gather.settle(at);
             });
         }
-        if P::Reclaim::KEEPS && was_kept != keeps && !seeded!("lock-what-comes-alone") {
+        if P::Reclaim::KEEPS && was_kept != Some(keeps) && !seeded!("lock-what-comes-alone") {
             fresh.apart(|| mm.table.keep(p, at, keeps));
         }
         Ok(())
