@@ -47,8 +47,7 @@ fn a_page_goes_and_comes_back<L: Locking>() {
     let before = sim.free_frames();
     let_all_go(&sim);
     assert_eq!(sim.free_frames(), before + 3, "three pages have left memory");
-    let resident = mm.resident(at(0)).unwrap().1;
-    assert_eq!((resident.anon, resident.swapped), (0, 3));
+    assert_eq!(resident(&mm), (0, 3));
     // For reading: it is nobody else's, so it can be written without another fault.
     assert!(matches!(cpu.call(|| mm.fault_and_wait(at(0), Access::Read)), Ok(Done::Swapped)));
     assert!(matches!(cpu.call(|| mm.fault_and_wait(at(0), Access::Write)), Ok(Done::Spurious)));

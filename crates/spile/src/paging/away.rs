@@ -109,7 +109,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Lets the entry of `at` say `slot` instead of showing `frame`, if it does that, and counts the entry there. Its hold on the frame is the caller's
-    /// then. Not called where `owed` has no room.
+    /// then. What is owed already is flushed first, if there is no room for more.
     pub(crate) fn send_away(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, slot: Slot, owed: &mut Owed<P>) -> bool {
         if owed.is_full_for(self) {
             owed.flush(p);
