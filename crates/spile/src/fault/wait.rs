@@ -30,10 +30,11 @@ use spile_sync::seeded;
 /// What a fault that may sleep does with its hold while its page is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waiting {
-    /// Drops it, and starts anew. A change waits for no read; a fault may have to read its page again and again.
+    /// Drops it, and starts anew; of the page alone it keeps hold. A change waits for no read; a fault may have to read again where a read fails of which
+    /// another is told.
     #[default]
     Drop,
-    /// Keeps it, and goes on. A fault reads its page once, unless it had to let go for something else; a change that the hold keeps out waits for the
+    /// Keeps it, and goes on. A fault fails at the first read that does, unless it had to let go for something else; a change that the hold keeps out waits for the
     /// read, and others for the change: changes, and faults that do not get a hold without the lock.
     Hold,
 }
