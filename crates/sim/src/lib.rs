@@ -192,7 +192,7 @@ impl Sim {
     }
 
     /// A file of `len` bytes; none without a frame.
-    pub fn file(&self, content: &Content, len: u64) -> Option<Arc<File<Sim>>> {
+    pub fn file(&self, content: &Content, len: u64) -> Option<File<Sim>> {
         File::new(self.clone(), content.clone(), len)
     }
 

@@ -97,13 +97,13 @@ impl Content {
 }
 
 impl Store<Sim> for Content {
-    unsafe fn start_read(&self, file: &Arc<File<Sim>>, page: u64, frame: FrameId) -> Transfer {
+    unsafe fn start_read(&self, file: &File<Sim>, page: u64, frame: FrameId) -> Transfer {
         let (fails, delay) = {
             let mut inner = self.inner();
             inner.reads += 1;
             (inner.failing.contains(&page), inner.delay)
         };
-        let read = Reading { file: Arc::clone(file), page, frame, fails };
+        let read = Reading { file: file.clone(), page, frame, fails };
         if delay > 0 {
             file.platform().device().add(delay, Box::new(move || read.complete()));
             return Transfer::Started;
@@ -117,7 +117,7 @@ impl Store<Sim> for Content {
 
 /// A read under way.
 struct Reading {
-    file: Arc<File<Sim>>,
+    file: File<Sim>,
     page: u64,
     frame: FrameId,
     fails: bool,

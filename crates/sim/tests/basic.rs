@@ -33,7 +33,7 @@ fn over<L: Locking>(user: &User<'_, '_, L>, range: Range, prot: Prot) {
     assert_eq!(user.map(Place::Over(range), |at| Attr::anon(at.start(), prot)), Ok(range));
 }
 
-fn of_file(file: &Arc<File<Sim>>, page: u64, prot: Prot, flags: Flags) -> Attr<Sim> {
+fn of_file(file: &File<Sim>, page: u64, prot: Prot, flags: Flags) -> Attr<Sim> {
     Attr { prot, flags, backing: Backing::File(file.clone(), page), name: None }
 }
 

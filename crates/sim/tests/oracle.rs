@@ -15,7 +15,6 @@ use spile::{
 use spile_sim::{Content, Failures, Rng, Sim, User};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Where verbs act: around the end of a leaf table.
 const BASE: u64 = 0x3fc0_0000 + 480 * PAGE;
@@ -53,7 +52,7 @@ struct World {
     sim: Sim,
     seed: u64,
     rng: RefCell<Rng>,
-    files: Vec<Arc<File<Sim>>>,
+    files: Vec<File<Sim>>,
     /// The bytes of each page of each file.
     contents: RefCell<Vec<Vec<Bytes>>>,
     op: Cell<usize>,
@@ -136,8 +135,8 @@ impl World {
         }
     }
 
-    fn file_number(&self, file: &Arc<File<Sim>>) -> usize {
-        self.files.iter().position(|known| Arc::ptr_eq(known, file)).unwrap()
+    fn file_number(&self, file: &File<Sim>) -> usize {
+        self.files.iter().position(|known| known.is_same(file)).unwrap()
     }
 
     fn page_of(&self, attr: &Attr<Sim>, skipped: u64) -> Page {

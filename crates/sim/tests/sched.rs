@@ -21,7 +21,7 @@ use spile::{Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, PAGE, 
 use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 const TABLE: u64 = 512 * PAGE;
 const BASE: u64 = 0x4000_0000;
@@ -70,7 +70,7 @@ struct World<L: Locking> {
     sim: Sim,
     spaces: Vec<Mm<Sim, L>>,
     children: Mutex<Vec<Mm<Sim, L>>>,
-    file: Arc<File<Sim>>,
+    file: File<Sim>,
     cpus: u64,
     seed: u64,
     ops: usize,
@@ -105,7 +105,7 @@ fn anon(prot: Prot) -> impl Fn(Range) -> Attr<Sim> {
     move |at| Attr::anon(at.start(), prot)
 }
 
-fn filed(file: &Arc<File<Sim>>, page: u64, prot: Prot, shared: bool) -> Attr<Sim> {
+fn filed(file: &File<Sim>, page: u64, prot: Prot, shared: bool) -> Attr<Sim> {
     let flags = Flags::MAY_WRITE.with(Flags::when(shared, Flags::SHARED));
     Attr { prot, flags, backing: Backing::File(file.clone(), page), name: None }
 }

@@ -23,18 +23,18 @@ fn space<L: Locking>(sim: &Sim, waiting: Waiting) -> Mm<Sim, L> {
 }
 
 /// A page of a file, so many ticks away.
-fn distant(sim: &Sim, ticks: u32) -> (Content, Arc<File<Sim>>) {
+fn distant(sim: &Sim, ticks: u32) -> (Content, File<Sim>) {
     let content = Content::new(vec![BYTE; PAGE as usize]);
     content.set_delay(ticks);
     let file = sim.file(&content, PAGE).unwrap();
     (content, file)
 }
 
-fn of_file(file: &Arc<File<Sim>>, flags: Flags) -> Attr<Sim> {
+fn of_file(file: &File<Sim>, flags: Flags) -> Attr<Sim> {
     Attr { prot: Prot::RW, flags: flags.with(Flags::MAY_WRITE), backing: Backing::File(file.clone(), 0), name: None }
 }
 
-fn map_file<L: Locking>(mm: &Mm<Sim, L>, file: &Arc<File<Sim>>, flags: Flags) {
+fn map_file<L: Locking>(mm: &Mm<Sim, L>, file: &File<Sim>, flags: Flags) {
     mm.map(Place::Over(Range::page_of(A)), |_| of_file(file, flags)).unwrap();
 }
 
@@ -124,7 +124,7 @@ mod beside {
     struct Stage<L: Locking> {
         mm: Mm<Sim, L>,
         content: Content,
-        file: Arc<File<Sim>>,
+        file: File<Sim>,
         children: Mutex<Vec<Mm<Sim, L>>>,
         /// How often the page was taken out of memory.
         evicted: AtomicU64,

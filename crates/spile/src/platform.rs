@@ -451,13 +451,13 @@ pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     ///
     /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started; or until `file` is gone.
     #[cfg(feature = "file")]
-    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, page: u64, frame: FrameId) -> Transfer;
+    unsafe fn start_read(&self, file: &crate::backing::File<P>, page: u64, frame: FrameId) -> Transfer;
 }
 
 /// No files, or files that begin as zeros.
 impl<P: Platform> Store<P> for () {
     #[cfg(feature = "file")]
-    unsafe fn start_read(&self, file: &alloc::sync::Arc<crate::backing::File<P>>, _page: u64, frame: FrameId) -> Transfer {
+    unsafe fn start_read(&self, file: &crate::backing::File<P>, _page: u64, frame: FrameId) -> Transfer {
         // SAFETY: (1) until it answers.
         unsafe { file.platform().zero(frame) };
         Transfer::Done

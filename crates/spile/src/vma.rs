@@ -108,7 +108,7 @@ pub enum Backing<P: Platform> {
     Anon(u64),
     /// A file, from this page of it on.
     #[cfg(feature = "file")]
-    File(Arc<File<P>>, u64),
+    File(File<P>, u64),
     #[doc(hidden)]
     Never(core::convert::Infallible, core::marker::PhantomData<P>),
 }
@@ -161,7 +161,7 @@ impl<P: Platform> Backing<P> {
         match (self, other) {
             (Backing::Anon(_), Backing::Anon(_)) => true,
             #[cfg(feature = "file")]
-            (Backing::File(a, _), Backing::File(b, _)) => Arc::ptr_eq(a, b),
+            (Backing::File(a, _), Backing::File(b, _)) => a.is_same(b),
             _ => false,
         }
     }

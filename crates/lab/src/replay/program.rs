@@ -25,7 +25,7 @@ const FILE_LEN: u64 = 1 << 44;
 pub(crate) struct Program<P: Stage, L: Locking> {
     stage: P,
     spaces: Mutex<HashMap<usize, Arc<Space<P, L>>>>,
-    files: HashMap<u32, Arc<File<P>>>,
+    files: HashMap<u32, File<P>>,
     names: HashMap<u64, Name>,
     /// Numbers of the recording's files by ours; those of nameless objects are not in it.
     numbers: HashMap<u64, u32>,
@@ -202,7 +202,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
         let flags = flags.iter().filter(|(name, _)| vma.has(name)).fold(Flags::NONE, |all, (_, flag)| all.with(*flag));
         let flags = flags.with(Flags::when(vma.vma.shared, Flags::SHARED));
         let backing = match vma.vma.what {
-            What::File(number) => Backing::File(Arc::clone(&self.files[&number]), vma.vma.offset / PAGE),
+            What::File(number) => Backing::File(self.files[&number].clone(), vma.vma.offset / PAGE),
             _ => Backing::Anon(range.start() / PAGE),
         };
         Attr { prot: Prot::from_bits(vma.vma.prot), flags, backing, name: None }
@@ -262,7 +262,7 @@ impl<P: Stage, L: Locking> Program<P, L> {
     fn opened(&self, file: FileArg, prot: u32) -> Option<Opened<P>> {
         let FileArg::File(number) = file else { return None };
         let rights = if prot & prot::WRITE != 0 { FileRights::ReadWrite } else { FileRights::Read };
-        Some(Opened { file: Arc::clone(&self.files[&number]), rights })
+        Some(Opened { file: self.files[&number].clone(), rights })
     }
 
     /// Whether `ours` is what the kernel has.

@@ -11,7 +11,7 @@ use spile::backing::File;
 use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Vma};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, Run, Strategy, label};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 const TABLE: u64 = 512 * PAGE;
 const BASE: u64 = 0x8000_0000;
@@ -38,7 +38,7 @@ struct World<L: Locking> {
     mm: Mm<Sim, L>,
     seed: u64,
     story: Story,
-    file: Option<Arc<File<Sim>>>,
+    file: Option<File<Sim>>,
     frames: usize,
     /// To be dropped at the end: an exit is long.
     children: Mutex<Vec<Mm<Sim, L>>>,

@@ -5,8 +5,8 @@ mod page_cache;
 mod swap;
 
 #[cfg(feature = "file")]
-pub use page_cache::File;
-#[cfg(feature = "file")]
 pub(crate) use page_cache::Found;
+#[cfg(feature = "file")]
+pub use page_cache::{File, WeakFile};
 pub(crate) use swap::{Claim, Completed, InSlot, Left};
 pub use swap::{SwapArea, SwapStore};

@@ -21,7 +21,7 @@ use crate::paging::{BITS, LEVELS};
 use crate::platform::{Platform, Store, Transfer};
 use crate::shared::place_of;
 use crate::wait::{self, Token};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -37,8 +37,30 @@ const FRAME_SHIFT: u32 = 12;
 /// Owners of a page that nobody else has: its file, and who asks.
 const HELD_BY_US: u32 = 2;
 
-/// An open file that can be mapped. Mappings of one opening merge; those of two do not, though they show the same pages.
-pub struct File<P: Platform>(Arc<Object<P>>);
+/// An open file that can be mapped. Clones are one opening: their mappings merge. Those of two openings do not, though they show the same pages.
+pub struct File<P: Platform> {
+    object: Arc<Object<P>>,
+    opening: u64,
+}
+
+impl<P: Platform> Clone for File<P> {
+    fn clone(&self) -> Self {
+        Self { object: Arc::clone(&self.object), opening: self.opening }
+    }
+}
+
+/// An open file that goes as if this were not.
+pub struct WeakFile<P: Platform> {
+    object: Weak<Object<P>>,
+    opening: u64,
+}
+
+impl<P: Platform> WeakFile<P> {
+    /// The file, if it is open still.
+    pub fn upgrade(&self) -> Option<File<P>> {
+        Some(File { object: self.object.upgrade()?, opening: self.opening })
+    }
+}
 
 /// What is open. Its end runs the host's code, and is a release as any: with nothing held, whoever drops the last use, and whatever that holds.
 struct Object<P: Platform>(ManuallyDrop<RcuBox<Contents<P>>>);
@@ -70,46 +92,56 @@ pub(crate) enum Found<'m, P: Platform> {
 
 impl<P: Platform> File<P> {
     /// A file of `len` bytes whose contents come from `store`; none without a frame.
-    pub fn new(p: P, store: P::Store, len: u64) -> Option<Arc<Self>> {
+    pub fn new(p: P, store: P::Store, len: u64) -> Option<Self> {
         Self::with_store(p, Some(store), len)
     }
 
     /// A nameless object of `len` bytes that begins as zeros: what processes share that share anonymous memory.
-    pub fn anonymous(p: P, len: u64) -> Option<Arc<Self>> {
+    pub fn anonymous(p: P, len: u64) -> Option<Self> {
         Self::with_store(p, None, len)
     }
 
-    fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Arc<Self>> {
+    fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Self> {
         let root = frame::relieved(&p, P::alloc_table)?;
         let id = p.shared().number();
         let contents = RcuBox::new(Contents { p, store, id, root, len: AtomicU64::new(len) });
-        Some(Arc::new(Self(Arc::new(Object(ManuallyDrop::new(contents))))))
+        Some(Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id })
     }
 
     /// The same file, opened once more.
-    pub fn reopen(&self) -> Arc<Self> {
-        Arc::new(Self(self.0.clone()))
+    pub fn reopen(&self) -> Self {
+        Self { object: Arc::clone(&self.object), opening: self.object.p.shared().number() }
+    }
+
+    /// Whether both are one opening of one file.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.opening == other.opening && self.id() == other.id()
+    }
+
+    /// The same opening, which does not keep it open.
+    pub fn downgrade(&self) -> WeakFile<P> {
+        WeakFile { object: Arc::downgrade(&self.object), opening: self.opening }
     }
 
     /// Its number, the same for each opening. Never reused.
     pub fn id(&self) -> u64 {
-        self.0.id
+        self.object.id
     }
 
     /// The platform.
     pub fn platform(&self) -> &P {
-        &self.0.p
+        &self.object.p
     }
 
     /// Where its contents come from, if not from nowhere.
     pub fn store(&self) -> Option<&P::Store> {
-        self.0.store.as_ref()
+        self.object.store.as_ref()
     }
 
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
         // Relaxed: who must not miss a change asks under a table's lock, after the page left the file.
-        self.0.len.load(Ordering::Relaxed)
+        self.object.len.load(Ordering::Relaxed)
     }
 
     /// Whether it has no bytes.
@@ -119,7 +151,7 @@ impl<P: Platform> File<P> {
 
     /// Lets the file be longer. What is added reads as the store says.
     pub fn extend(&self, len: u64) {
-        self.0.len.fetch_max(len, Ordering::Relaxed);
+        self.object.len.fetch_max(len, Ordering::Relaxed);
     }
 
     /// How many pages there are: no more than its tables can tell apart.
@@ -129,9 +161,9 @@ impl<P: Platform> File<P> {
 
     /// The table and entry of `page`; linked, if `p` may allocate.
     fn slot(&self, page: u64, link: bool) -> Option<(FrameId, usize)> {
-        let p = &self.0.p;
+        let p = &self.object.p;
         let index = |level: usize| (page >> (BITS * level as u32)) as usize & ((1 << BITS) - 1);
-        let mut table = self.0.root;
+        let mut table = self.object.root;
         for level in (1..LEVELS).rev() {
             table = match frame::table(p, table).load(index(level)) {
                 0 if !link => return None,
@@ -143,7 +175,7 @@ impl<P: Platform> File<P> {
     }
 
     fn link(&self, parent: FrameId, i: usize) -> Option<FrameId> {
-        let p = &self.0.p;
+        let p = &self.object.p;
         let child = frame::relieved(p, P::alloc_table)?;
         match frame::table(p, parent).exchange(i, 0, encode_frame(child)) {
             Ok(()) => Some(child),
@@ -156,7 +188,7 @@ impl<P: Platform> File<P> {
     }
 
     /// `page`, its read begun if nobody has. Never sleeps.
-    pub(crate) fn page<'m>(self: &Arc<Self>, p: &'m P, page: u64) -> Found<'m, P> {
+    pub(crate) fn page<'m>(&self, p: &'m P, page: u64) -> Found<'m, P> {
         if page >= self.pages() {
             return Found::BeyondEnd;
         }
@@ -196,7 +228,7 @@ impl<P: Platform> File<P> {
     }
 
     /// Claims the empty entry `i` and starts the read. A hold on its frame, if nobody was quicker.
-    fn begin<'m>(self: &Arc<Self>, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
+    fn begin<'m>(&self, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
         let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
         let (id, files) = (frame.id(), Frame::share(p, frame.id()));
         if frame::table(p, table).exchange(i, 0, encode_frame(id) | READING).is_err() {
@@ -204,7 +236,7 @@ impl<P: Platform> File<P> {
         }
         // The file has its hold now.
         files.give();
-        let read = match &self.0.store {
+        let read = match &self.object.store {
             // SAFETY: (1) the file's, and nobody touches what is being read.
             Some(store) => unsafe { store.start_read(self, page, id) },
             None => {
@@ -235,26 +267,26 @@ impl<P: Platform> File<P> {
     /// Shows the page that is being read, or gives it up. Nothing, if none is being read.
     fn end(&self, page: u64, ok: bool) {
         let (table, i) = self.slot(page, false).expect("a page that is being read has its entry");
-        let raw = frame::table(&self.0.p, table).load(i);
+        let raw = frame::table(&self.object.p, table).load(i);
         debug_assert_eq!(raw & (READING | HERE), READING, "a read that did not begin was completed");
         if raw & READING == 0 {
             return;
         }
         let done = if ok { raw & !READING | HERE } else { UNREADABLE };
-        let changed = frame::table(&self.0.p, table).exchange(i, raw, done);
+        let changed = frame::table(&self.object.p, table).exchange(i, raw, done);
         debug_assert!(changed.is_ok(), "a page that is being read was changed");
         if changed.is_err() {
             return;
         }
         if !ok {
-            frame::put(&self.0.p, decode_frame(raw));
+            frame::put(&self.object.p, decode_frame(raw));
         }
-        wait::happened(&self.0.p, self.thing(page));
+        wait::happened(&self.object.p, self.thing(page));
     }
 
     /// Where those wait who wait for `page`.
     fn thing(&self, page: u64) -> usize {
-        place_of(&*self.0).wrapping_add((page as usize) << 4)
+        place_of(&*self.object).wrapping_add((page as usize) << 4)
     }
 
     /// `page`, if it is in memory. A hold on it.
@@ -291,7 +323,7 @@ impl<P: Platform> File<P> {
     /// Takes `page` out of memory, if it is there, does not differ from the store, and nobody else has it: no entry of a page table, no fault
     /// that waits for it, no token. Whether it did. Never sleeps.
     pub fn evict(&self, page: u64) -> bool {
-        let p = &self.0.p;
+        let p = &self.object.p;
         let Some((table, i)) = self.slot(page, false) else { return false };
         let raw = frame::table(p, table).load(i);
         if raw & HERE == 0 || raw & DIRTY != 0 {
@@ -317,7 +349,7 @@ impl<P: Platform> File<P> {
 
     /// Whether `page` is in memory and differs from the store.
     pub fn is_dirty(&self, page: u64) -> bool {
-        let dirty = |(table, i)| frame::table(&self.0.p, table).load(i) & DIRTY != 0;
+        let dirty = |(table, i)| frame::table(&self.object.p, table).load(i) & DIRTY != 0;
         self.slot(page, false).is_some_and(dirty)
     }
 }

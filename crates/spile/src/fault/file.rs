@@ -8,7 +8,6 @@ use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
-use alloc::sync::Arc;
 use spile_sync::seeded;
 
 /// How many pages of a file one fault maps, if they are there: a part of one table.
@@ -18,7 +17,7 @@ const AROUND: u64 = if cfg!(loom) { 2 } else { 16 };
 pub(super) fn fault<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
-    file: &Arc<File<P>>,
+    file: &File<P>,
     spot: &Spot<'_, P>,
     access: Access,
 ) -> Resolved<'m, P> {
@@ -60,7 +59,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
 }
 
 /// Maps what else is cached near `at`, clipped to what is held (P9).
-fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file: &Arc<File<P>>, at: u64) {
+fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file: &File<P>, at: u64) {
     let p = mm.platform();
     let window = at & !(AROUND * PAGE - 1);
     let window = Range::of(window, window + AROUND * PAGE);
@@ -84,7 +83,7 @@ fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file
 pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     mm: &'m Mm<P, L>,
     hold: &impl Stable<P, L>,
-    file: &Arc<File<P>>,
+    file: &File<P>,
     spot: &Spot<'_, P>,
     seen: Pte,
 ) -> Resolved<'m, P> {

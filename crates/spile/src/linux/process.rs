@@ -2,7 +2,6 @@
 
 use crate::backing::File;
 use crate::platform::Platform;
-use alloc::sync::Arc;
 
 /// For what a file was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ impl FileRights {
 #[derive(Clone, Debug)]
 pub struct Opened<P: Platform> {
     /// The file.
-    pub file: Arc<File<P>>,
+    pub file: File<P>,
     /// For what it was opened.
     pub rights: FileRights,
 }

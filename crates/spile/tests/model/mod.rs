@@ -111,7 +111,7 @@ pub struct Space<L: Locking> {
     pub child: Mutex<Option<Mm<Host, L>>>,
     /// What the models about files map.
     #[cfg(feature = "file")]
-    pub file: Option<Arc<spile::backing::File<Host>>>,
+    pub file: Option<spile::backing::File<Host>>,
 }
 
 impl<L: Locking> Space<L> {

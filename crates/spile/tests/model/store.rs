@@ -72,7 +72,7 @@ impl Disk {
 }
 
 impl Store<Host> for Disk {
-    unsafe fn start_read(&self, file: &Arc<File<Host>>, page: u64, frame: FrameId) -> Transfer {
+    unsafe fn start_read(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
         let mut state = self.0.lock().unwrap();
         state.reads += 1;
         if state.slow {

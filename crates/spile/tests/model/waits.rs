@@ -11,7 +11,6 @@ use super::host::{PLAIN, Setting};
 use super::store::{BYTE, Disk, map_file, map_file_as, open};
 use super::{Race, Side, Space, at, page, pages};
 use spile::{Access, Denied, FaultKind, Flags, Locking, Prot, UnderRcu, VmaRefcount, Waiting};
-use std::sync::Arc;
 
 const FILES: Setting = Setting { frames: 12, ..PLAIN };
 
@@ -19,7 +18,7 @@ const FILES: Setting = Setting { frames: 12, ..PLAIN };
 fn prepare<L: Locking>(s: &mut Space<L>, waiting: Waiting, ok: bool) {
     open(s, Disk::slow());
     FaultKind::ALL.into_iter().for_each(|kind| s.mm.set_waiting(kind, waiting));
-    let file = Arc::downgrade(s.file.as_ref().unwrap());
+    let file = s.file.as_ref().unwrap().downgrade();
     s.host.while_asleep(move |_| {
         if let Some(file) = file.upgrade() {
             file.store().unwrap().finish(&file, ok);
