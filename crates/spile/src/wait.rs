@@ -29,6 +29,8 @@ pub struct Token<'m, P: Platform> {
 enum Source {
     /// Somebody else.
     Others,
+    /// Nobody: who was refused lets others come first, and asks again.
+    Asking,
     /// A grace period gives memory back: nobody but the waiter may be there to see to that.
     Grace,
     /// Pages leave memory: the waiter sends them away, and waits for those that are being written.
@@ -50,6 +52,11 @@ impl<'m, P: Platform> Token<'m, P> {
     /// For the next time something happens to `thing`.
     pub(crate) fn for_thing(p: &'m P, thing: usize) -> Self {
         Self { p, moment: p.shared().moment(thing), source: Source::Others, held: None }
+    }
+
+    /// To ask again, after a moment.
+    pub(crate) fn for_nothing(p: &'m P) -> Self {
+        Self { source: Source::Asking, ..Self::for_thing(p, 0) }
     }
 
     /// For memory: pages that can leave, or tables that wait for their grace period. None if there is neither.
@@ -80,7 +87,7 @@ impl<'m, P: Platform> Token<'m, P> {
 
     /// Whether it is for memory.
     pub(crate) fn is_for_memory(&self) -> bool {
-        self.source != Source::Others
+        matches!(self.source, Source::Grace | Source::Reclaim)
     }
 
     #[cfg(feature = "counters")]
@@ -98,6 +105,7 @@ impl<'m, P: Platform> Token<'m, P> {
         let has_happened = || !self.p.shared().is_now(self.moment);
         match self.source {
             Source::Others => has_happened(),
+            Source::Asking => true,
             Source::Grace => {
                 let limbo = &self.p.shared().limbo;
                 limbo.turn(self.p);
@@ -122,6 +130,7 @@ impl<'m, P: Platform> Token<'m, P> {
                     self.sleep(moment);
                 }
             }
+            Source::Asking => self.p.relax(),
             Source::Others => {
                 while !self.is_over() {
                     self.sleep(self.moment);

@@ -124,6 +124,8 @@ unsafe impl Locking for RangeLock {
         let p = mm.platform();
         // The other way round: a share that is given back tells all who wait, which would turn over our own token, again and again.
         let locked = mm.design().read(p, Range::page_of(at)).and_then(|page| Ok((page, mm.lock().read(p)?)));
+        // Not before it has both: else the turn for the one would be lost while it waits for the other.
+        let locked = locked.inspect(|(page, _)| mm.design().has_come(page));
         match locked.map(|(page, share)| Pinned::at(mm, at, page, share)) {
             Err(token) => Slowly::Wait(token),
             Ok(Ok(held)) => Slowly::Held(held),

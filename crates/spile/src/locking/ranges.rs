@@ -1,12 +1,15 @@
 //! A lock of ranges: whoever has one keeps others from that range alone, and nobody blocks in it.
 //!
 //! **Guarantee.** A place that somebody has to write nobody else has. Of two requests to write that have a place in common the one that came
-//! first is granted first, and nobody gets a place to read that somebody has asked to write. Whoever is refused gets a token
-//! that turns over when the place may be free.
+//! first is granted first, and nobody gets a place to read that somebody has asked to write, but in his turn. Whoever is refused gets a token
+//! that turns over when the place may be free. Of readers that were refused one is next when one more writer has had the place, if it comes in time.
 //!
 //! **Mechanism.** A small array of requests, granted or waiting, under a flag that is spun for; a request that waits has a number. Nothing is
-//! allocated: who finds the array full waits too. Readers leave some of it to writers, so that a stream of faults does not starve them.
+//! allocated: who finds the array full waits too. Readers leave some of it to writers, so that a stream of faults does not starve them; and one
+//! reader that was refused is noted, so that a stream of changes does not starve it. When a writer has been granted the place, that reader's turn comes
+//! next: who waits to write does not refuse it, and asks again for a while, before it is forgotten: it may not come again.
 
+use super::rwlock::PATIENCE;
 use crate::addr::Range;
 use crate::platform::Platform;
 use crate::shared::place_of;
@@ -48,8 +51,27 @@ struct Table {
     used: u64,
     /// How many requests have waited.
     numbers: u64,
+    /// A reader that was refused, and may come again.
+    noted: Option<Noted>,
     /// Whether somebody has a token since it was last turned over.
     waited_for: bool,
+}
+
+#[derive(Debug)]
+struct Noted {
+    footprint: Footprint,
+    /// A writer was granted the place since.
+    is_next: bool,
+    /// How often writers ask again, in its turn.
+    patience: u32,
+}
+
+/// What became of a request to write.
+enum Answer {
+    Granted,
+    Refused,
+    /// It is a reader's turn.
+    AskAgain,
 }
 
 /// The lock.
@@ -143,11 +165,57 @@ impl Table {
             State::Writes => !seeded!("read-beside-a-change"),
             State::Waits(_) => true,
         };
-        if self.is_met(&footprint, refuses) { None } else { self.take(READERS, footprint, State::Reads) }
+        let is_refused = self.is_met(&footprint, refuses) && !self.is_turn_of(&footprint);
+        if is_refused { None } else { self.take(READERS, footprint, State::Reads) }
+    }
+
+    /// Whether it is the turn of who reads that, whom those who wait do not refuse.
+    #[cold]
+    #[inline(never)]
+    fn is_turn_of(&self, footprint: &Footprint) -> bool {
+        let is_next = self.noted.as_ref().is_some_and(|noted| noted.is_next && noted.footprint == *footprint);
+        is_next && !self.is_met(footprint, |state| state == State::Writes)
+    }
+
+    /// A reader was refused. Who is noted already comes first, unless there is nobody any more for whom it waits.
+    fn note(&mut self, footprint: Footprint) {
+        let is_refused = |noted: &Noted| self.is_met(&noted.footprint, |state| state != State::Reads);
+        if !self.noted.as_ref().is_some_and(is_refused) && !seeded!("no-turn-for-a-page") {
+            self.noted = Some(Noted { footprint, is_next: false, patience: PATIENCE });
+        }
+        self.be_patient(footprint);
+    }
+
+    /// A reader comes again, but has yet to get something else.
+    fn be_patient(&mut self, footprint: Footprint) {
+        if let Some(noted) = self.noted.as_mut().filter(|noted| noted.footprint == footprint) {
+            noted.patience = PATIENCE;
+        }
+    }
+
+    /// A reader has come.
+    #[cold]
+    #[inline(never)]
+    fn forget(&mut self, footprint: Footprint) {
+        self.noted.take_if(|noted| noted.footprint == footprint);
+    }
+
+    /// Whether it is the turn of a reader of a part of `footprint`; else, that one comes next.
+    fn gives_way(&mut self, footprint: &Footprint) -> bool {
+        let Some(noted) = self.noted.as_mut().filter(|noted| noted.footprint.meets(footprint)) else { return false };
+        let is_its_turn = noted.is_next;
+        noted.is_next = true;
+        if is_its_turn {
+            match noted.patience.checked_sub(1) {
+                Some(rest) => noted.patience = rest,
+                None => self.noted = None,
+            }
+        }
+        is_its_turn && self.noted.is_some()
     }
 
     /// Grants it, or puts it into `slot` to wait.
-    fn write(&mut self, footprint: Footprint, slot: &mut Option<usize>) -> bool {
+    fn write(&mut self, footprint: Footprint, slot: &mut Option<usize>) -> Answer {
         let number = match slot.map(|slot| self.slots[slot].state) {
             Some(State::Waits(number)) => number,
             _ => self.numbers,
@@ -156,7 +224,9 @@ impl Table {
             State::Reads | State::Writes => true,
             State::Waits(other) => other < number && !seeded!("out-of-turn"),
         };
-        let granted = !self.is_met(&footprint, refuses);
+        let is_free = !self.is_met(&footprint, refuses);
+        let gives_way = is_free && self.gives_way(&footprint);
+        let granted = is_free && !gives_way;
         let state = if granted { State::Writes } else { State::Waits(number) };
         match *slot {
             Some(slot) => self.slots[slot].state = state,
@@ -165,13 +235,17 @@ impl Table {
                 self.numbers += 1;
             }
         }
-        granted && slot.is_some()
+        match slot {
+            Some(_) if granted => Answer::Granted,
+            Some(_) if gives_way => Answer::AskAgain,
+            _ => Answer::Refused,
+        }
     }
 }
 
 impl Ranges {
     pub(crate) fn new() -> Self {
-        Self(Guarded::new(Table { slots: [Table::FREE; SLOTS], used: 0, numbers: 0, waited_for: false }))
+        Self(Guarded::new(Table { slots: [Table::FREE; SLOTS], used: 0, numbers: 0, noted: None, waited_for: false }))
     }
 
     /// Where waiters wait.
@@ -186,7 +260,13 @@ impl Ranges {
     /// `range` to read, if nobody has a part of it to write, or wants it.
     pub fn try_read<'m, P: Platform>(&'m self, p: &'m P, range: Range) -> Option<RangeGuard<'m, P>> {
         let footprint = Footprint::of(&[range]);
-        let slot = self.with(p, |table| table.read(footprint))?;
+        let slot = self.with(p, |table| {
+            let slot = table.read(footprint);
+            if table.noted.is_some() && slot.is_some() {
+                table.forget(footprint);
+            }
+            slot
+        })?;
         Some(RangeGuard { footprint, place: Place { ranges: self, p, slot } })
     }
 
@@ -201,11 +281,22 @@ impl Ranges {
         let token = Token::for_thing(p, self.thing());
         let slot = self.with(p, |table| {
             let slot = table.read(footprint);
-            table.waited_for |= slot.is_none();
+            match slot {
+                Some(_) => table.be_patient(footprint),
+                None => {
+                    table.waited_for = true;
+                    table.note(footprint);
+                }
+            }
             slot
         });
         let guard = |slot| RangeGuard { footprint, place: Place { ranges: self, p, slot } };
         slot.map(guard).ok_or(token)
+    }
+
+    /// Who has `page` to read, after it was refused once, needs no turn any more.
+    pub(super) fn has_come<P: Platform>(&self, page: &RangeGuard<'_, P>) {
+        self.with(page.place.p, |table| table.forget(page.footprint));
     }
 
     /// A request to write. It has no turn before it has asked for one.
@@ -225,16 +316,22 @@ impl<'m, P: Platform> Request<'m, P> {
         // As in `read`.
         let token = Token::for_thing(p, ranges.thing());
         let mut slot = self.place.as_ref().map(|place| place.slot);
-        let granted = ranges.with(p, |table| {
-            let granted = table.write(footprint, &mut slot);
-            table.waited_for |= !granted;
-            granted
+        let answer = ranges.with(p, |table| {
+            let answer = table.write(footprint, &mut slot);
+            table.waited_for |= !matches!(answer, Answer::Granted);
+            answer
         });
         if self.place.is_none() {
             self.place = slot.map(|slot| Place { ranges, p, slot });
         }
-        let place = self.place.take_if(|_| granted).ok_or(token)?;
-        Ok(RangeGuard { footprint, place })
+        match answer {
+            Answer::Granted => {
+                let place = self.place.take().expect("what is granted has a place");
+                Ok(RangeGuard { footprint, place })
+            }
+            Answer::Refused => Err(token),
+            Answer::AskAgain => Err(Token::for_nothing(p)),
+        }
     }
 
     /// The ranges. May sleep.

@@ -2,16 +2,22 @@
 //!
 //! **Guarantee.** A [`SharedGuard`] and an [`Exclusive`] of one lock are never there at the same time, nor are two `Exclusive`s. Whoever is
 //! refused gets a token that turns over when the lock may be free. A writer that has been refused keeps new readers out, so that
-//! a stream of faults does not starve it.
+//! a stream of faults does not starve it. A reader that has been refused is next when one more writer has had the lock, so that a stream of changes
+//! does not starve it: if it comes in time, for it may not come at all.
 //!
 //! **Mechanism.** One word:
 //!
 //! ```text
 //! bit 63    a writer has it
 //! bit 62    a writer was refused, and will come again
-//! bit 61    somebody waits: who leaves says so, until a writer has had it
+//! bit 61    it is a reader's turn, when no writer has it
+//! bit 60    somebody waits: who leaves says so, until a writer has had it
+//! bit 59    a reader was refused: the next writer makes that its turn
 //! below     the number of readers
 //! ```
+//!
+//! In a reader's turn the first that comes is let in, whether a writer waits or not, and ends it. A writer that finds it spins for a while
+//! before it ends it: whoever was refused is on his way, if he comes again, since the last writer told him.
 
 use crate::platform::Platform;
 use crate::shared::place_of;
@@ -21,8 +27,13 @@ use spile_sync::{order, seeded};
 
 const WRITER: u64 = 1 << 63;
 const WRITER_COMES: u64 = 1 << 62;
-const WAITED_FOR: u64 = 1 << 61;
-const READERS: u64 = WAITED_FOR - 1;
+const READERS_TURN: u64 = 1 << 61;
+const WAITED_FOR: u64 = 1 << 60;
+const READER_WAITS: u64 = 1 << 59;
+const READERS: u64 = READER_WAITS - 1;
+
+/// How often a writer spins in a reader's turn.
+pub(super) const PATIENCE: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// The lock.
 #[derive(Debug)]
@@ -56,31 +67,47 @@ impl RwLock {
     #[inline]
     pub fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
-        while word & (WRITER | WRITER_COMES) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0) {
+        loop {
+            let is_open =
+                word & (WRITER | WRITER_COMES | READERS_TURN) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0);
+            let shared = if is_open { word + 1 } else { Self::with_reader_in_turn(word)? };
             // Acquire [rw-read]: what the last writer changed is seen.
-            match self.0.compare_exchange(word, word + 1, order!("rw-read", Acquire), Ordering::Relaxed) {
+            match self.0.compare_exchange(word, shared, order!("rw-read", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(SharedGuard { lock: self, p }),
                 Err(now) => word = now,
             }
         }
-        None
     }
 
-    /// A share, or what to wait for.
+    /// The word with the reader whose turn it is, if it is one's.
+    #[cold]
+    #[inline(never)]
+    fn with_reader_in_turn(word: u64) -> Option<u64> {
+        (word & (WRITER | READERS_TURN) == READERS_TURN).then_some((word + 1) & !READERS_TURN)
+    }
+
+    /// A share, or what to wait for. Who was told to wait is let in after the next writer, if he comes in time.
+    ///
     /// # Errors
     ///
     /// The token.
     pub fn read<'m, P: Platform>(&'m self, p: &'m P) -> Result<SharedGuard<'m, P>, Token<'m, P>> {
-        self.or_token(p, 0, || self.try_read(p))
+        self.or_token(p, READER_WAITS, || self.try_read(p))
     }
 
-    /// All of it, if nobody has any.
+    /// All of it, if nobody has any. May spin, where a reader is on his way.
     #[inline]
     fn try_write<'m, P: Platform>(&'m self, p: &'m P) -> Option<Exclusive<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & (WRITER | READERS) == 0 || (seeded!("write-beside-readers") && word & WRITER == 0) {
+            if word & READERS_TURN != 0 && !seeded!("turn-without-time") {
+                word = self.give_way(p);
+                continue;
+            }
             // Other writers that wait say so again when they come again.
-            let taken = WRITER | (word & if seeded!("write-beside-readers") { WAITED_FOR | READERS } else { WAITED_FOR });
+            let kept = word & if seeded!("write-beside-readers") { WAITED_FOR | READERS } else { WAITED_FOR };
+            let turn = if word & READER_WAITS != 0 && !seeded!("no-turn-for-readers") { READERS_TURN } else { 0 };
+            let taken = WRITER | kept | turn;
             // Acquire [rw-write]: what was changed or read under the lock before is done.
             match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(Exclusive { lock: self, p }),
@@ -88,6 +115,20 @@ impl RwLock {
             }
         }
         None
+    }
+
+    /// Waits for a reader whose turn it is, but not for ever: he may not come. The word after that.
+    #[cold]
+    fn give_way<P: Platform>(&self, p: &P) -> u64 {
+        for _ in 0..PATIENCE {
+            p.relax();
+            // Relaxed, here and below: nothing is read or given up.
+            let word = self.0.load(Ordering::Relaxed);
+            if word & READERS_TURN == 0 {
+                return word;
+            }
+        }
+        self.0.fetch_and(!READERS_TURN, Ordering::Relaxed) & !READERS_TURN
     }
 
     /// All of it, or what to wait for. Who was told to wait keeps readers out until it has come again.
