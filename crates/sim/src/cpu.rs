@@ -13,7 +13,8 @@ use spile::locking::Stable as _;
 use spile::paging::Gather;
 use spile::reclaim::{Pressed as _, Reclaimed};
 use spile::{
-    Access, Attr, Denied, Error, FaultKind, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma, Waiting,
+    Access, Attr, Denied, Done, Error, FaultKind, Frames as _, Locking, Mm, Outcome, Place, Platform as _, Prot, Range, Vma,
+    Waiting,
 };
 use std::fmt;
 
@@ -278,6 +279,11 @@ impl<'c, 'm, L: Locking> User<'c, 'm, L> {
     /// Does what a fault says.
     fn follow(&self, at: u64, outcome: Outcome<'_, Sim>) -> Result<(), Denied> {
         match outcome {
+            // Others come first, as in `Mm::finish`: it may be for one of them to go on.
+            Outcome::Done(Done::Raced) => {
+                self.cpu.call(|| self.cpu.sim.lanes().relax());
+                Ok(())
+            }
             Outcome::Done(_) => Ok(()),
             Outcome::Denied(denied) => Err(denied),
             Outcome::Grow => self.cpu.call(|| self.mm.grow(at, |_, _, _| true)),

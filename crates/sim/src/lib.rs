@@ -53,7 +53,7 @@ pub use watch::Counts;
 
 use frames::Arena;
 use machine::Lanes;
-use spile::backing::File;
+use spile::backing::{File, SwapStore};
 use spile::paging::Table;
 use spile::reclaim::{Pressed, Reclaimer, Record, SecondChance, ToSwap};
 use spile::{FrameId, FrameMeta, Frames, Layout, Machine, Mm, MmapLock, Platform, Shared};
@@ -79,7 +79,7 @@ struct Host {
 pub struct Builder {
     cpus: usize,
     frames: u32,
-    swap: u32,
+    swap: Option<u32>,
     seed: u64,
     interruptible: Option<bool>,
 }
@@ -98,9 +98,9 @@ impl Builder {
         self
     }
 
-    /// The number of swap slots: none unless told, and then no page ever leaves memory.
+    /// The number of swap slots; pages of files leave memory too. No page ever leaves it unless told.
     pub fn swap(mut self, slots: u32) -> Self {
-        self.swap = slots;
+        self.swap = Some(slots);
         self
     }
 
@@ -118,14 +118,28 @@ impl Builder {
 
     /// The machine.
     pub fn build(self) -> Sim {
+        self.with_store(None)
+    }
+
+    /// The machine, with the contents of its swap slots in `store`, which answers at once: the device takes its time, and compares what it reads with what it
+    /// wrote.
+    pub fn build_on(self, store: Arc<dyn SwapStore<Sim>>) -> Sim {
+        self.with_store(Some(store))
+    }
+
+    fn with_store(self, store: Option<Arc<dyn SwapStore<Sim>>>) -> Sim {
         let interruptible = self.interruptible.unwrap_or_else(|| Rng::new(self.seed).one_in(2));
         let lanes = Arc::new(Lanes::new(self.cpus, self.seed, interruptible));
+        let disk = SwapDisk::new(self.seed ^ 2, store);
         Sim(Arc::new(Host {
             rcu: SimRcu::new(Arc::clone(&lanes), self.seed ^ 1),
             lanes,
             arena: Arena::new(self.frames, self.cpus, self.seed),
             device: Device::default(),
-            reclaimer: Reclaimer::new(SwapDisk::new(self.seed ^ 2), self.swap),
+            reclaimer: match self.swap {
+                Some(slots) => Reclaimer::new(disk, slots),
+                None => Reclaimer::idle(disk),
+            },
             shared: Shared::new(),
         }))
     }
@@ -145,7 +159,7 @@ impl Sim {
 
     /// A machine of your own.
     pub fn builder() -> Builder {
-        Builder { cpus: 4, frames: 1024, swap: 0, seed: 0, interruptible: None }
+        Builder { cpus: 4, frames: 1024, swap: None, seed: 0, interruptible: None }
     }
 
     pub(crate) fn lanes(&self) -> &Arc<Lanes> {

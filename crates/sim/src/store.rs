@@ -1,11 +1,13 @@
 //! Files: contents in memory, and a device that takes its time.
 //!
 //! **Guarantee.** Each transfer that was started is completed once, by whoever lets the device go on: CPUs between operations and in
-//! their sleep.
+//! their sleep. What was written is durable after a sync that began when the write was over, and not before.
 //!
-//! **Mechanism.** A list of transfers with the number of ticks each still takes.
+//! **Mechanism.** A list of transfers with the number of ticks each still takes. Bytes as they are read, and as they were at the last sync. What a page contained is
+//! taken in halves, when its write begins and when it ends: as of a device that is slower than programs.
 
 use crate::Sim;
+use crate::rng::Rng;
 use spile::backing::File;
 use spile::{FrameId, PAGE, Store, Transfer};
 use std::collections::BTreeSet;
@@ -19,9 +21,15 @@ pub struct Content(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     bytes: Vec<u8>,
+    durable: Vec<u8>,
     delay: u32,
     failing: BTreeSet<u64>,
+    read_only: bool,
+    /// One in so many transfers fails, by these choices.
+    fails: Option<(u64, Rng)>,
+    failed: u64,
     reads: u64,
+    writes: u64,
     at_end: Option<Box<dyn FnOnce() + Send>>,
     after: Option<After>,
 }
@@ -48,6 +56,7 @@ impl Content {
     /// These bytes, and zeros after them.
     pub fn new(bytes: Vec<u8>) -> Self {
         let content = Self::default();
+        content.inner().durable = bytes.clone();
         content.inner().bytes = bytes;
         content
     }
@@ -56,12 +65,12 @@ impl Content {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets reads take this many ticks; with 0 they are done at once.
+    /// Lets transfers take this many ticks; with 0 they are done at once.
     pub fn set_delay(&self, ticks: u32) {
         self.inner().delay = ticks;
     }
 
-    /// Lets reads of `page` fail, or not.
+    /// Lets transfers of `page` fail, or not.
     pub fn set_failing(&self, page: u64, fails: bool) {
         let failing = &mut self.inner().failing;
         if fails {
@@ -69,6 +78,26 @@ impl Content {
         } else {
             failing.remove(&page)
         };
+    }
+
+    /// Lets one in `n` transfers fail, by `seed`; none with `None`.
+    pub fn fail_one_in(&self, n: Option<u64>, seed: u64) {
+        self.inner().fails = n.map(|n| (n, Rng::new(seed)));
+    }
+
+    /// Lets it take no writes.
+    pub fn set_read_only(&self) {
+        self.inner().read_only = true;
+    }
+
+    /// What is there when all that was not synced is lost.
+    pub fn durable(&self) -> Vec<u8> {
+        self.inner().durable.clone()
+    }
+
+    /// Ends after `len` bytes, or begins to: what is added is zeros.
+    pub fn resize(&self, len: usize) {
+        self.inner().bytes.resize(len, 0);
     }
 
     /// Calls `at_end` when the last clone is dropped.
@@ -87,6 +116,21 @@ impl Content {
         self.inner().reads
     }
 
+    /// How many writes were started, and how many transfers failed.
+    pub fn writes_and_failures(&self) -> (u64, u64) {
+        let inner = self.inner();
+        (inner.writes, inner.failed)
+    }
+
+    /// Whether a transfer of `page` fails.
+    fn fails(&self, page: u64) -> bool {
+        let mut inner = self.inner();
+        let by_chance = inner.fails.as_mut().is_some_and(|(n, rng)| rng.one_in(*n));
+        let fails = inner.failing.contains(&page) || by_chance;
+        inner.failed += u64::from(fails);
+        fails
+    }
+
     /// The bytes of `page`, of a file of `len` bytes.
     fn page(&self, page: u64, len: u64) -> Vec<u8> {
         let inner = self.inner();
@@ -98,53 +142,92 @@ impl Content {
 
 impl Store<Sim> for Content {
     unsafe fn start_read(&self, file: &File<Sim>, page: u64, frame: FrameId) -> Transfer {
-        let (fails, delay) = {
-            let mut inner = self.inner();
-            inner.reads += 1;
-            (inner.failing.contains(&page), inner.delay)
-        };
-        let read = Reading { file: file.clone(), page, frame, fails };
-        if delay > 0 {
-            file.platform().device().add(delay, Box::new(move || read.complete()));
-            return Transfer::Started;
-        }
-        if !fails {
-            read.fill();
-        }
-        if fails { Transfer::Failed } else { Transfer::Done }
+        self.inner().reads += 1;
+        self.start(Moving { file: file.clone(), page, frame, written: None, fails: self.fails(page) })
+    }
+
+    unsafe fn start_write(&self, file: &File<Sim>, page: u64, frame: FrameId) -> Transfer {
+        self.inner().writes += 1;
+        let written = Some(file.platform().bytes(frame));
+        self.start(Moving { file: file.clone(), page, frame, written, fails: self.fails(page) })
+    }
+
+    fn takes_writes(&self, _: &File<Sim>) -> bool {
+        !self.inner().read_only
+    }
+
+    fn sync(&self, _: &File<Sim>) -> bool {
+        let mut inner = self.inner();
+        inner.durable = inner.bytes.clone();
+        true
     }
 }
 
-/// A read under way.
-struct Reading {
+impl Content {
+    fn start(&self, transfer: Moving) -> Transfer {
+        let delay = self.inner().delay;
+        if delay > 0 {
+            let sim = transfer.file.platform().clone();
+            sim.device().add(delay, Box::new(move || transfer.complete()));
+            return Transfer::Started;
+        }
+        if transfer.fails {
+            return Transfer::Failed;
+        }
+        transfer.act();
+        Transfer::Done
+    }
+
+    /// `bytes` are those of `page`, as far as they lie in a file of `len` bytes.
+    fn write(&self, page: u64, bytes: &[u8], len: u64) {
+        let mut inner = self.inner();
+        let end = len.min((page + 1) * PAGE) as usize;
+        let Some(part) = end.checked_sub((page * PAGE) as usize) else { return };
+        if inner.bytes.len() < end {
+            inner.bytes.resize(end, 0);
+        }
+        inner.bytes[end - part..end].copy_from_slice(&bytes[..part]);
+    }
+}
+
+/// A transfer under way.
+struct Moving {
     file: File<Sim>,
     page: u64,
     frame: FrameId,
+    /// What the frame contained, if it is written.
+    written: Option<Vec<u8>>,
     fails: bool,
 }
 
-impl Reading {
+impl Moving {
     fn complete(self) {
         if !self.fails {
-            self.fill();
+            self.act();
         }
-        // SAFETY: (1) it was started, (2) and is in the device's list no more; (3) it was filled.
+        // SAFETY: (1) it was started, (2) and is in the device's list no more; (3) it is over.
         unsafe { self.file.complete(self.page, !self.fails) };
         let after = self.content().inner().after.clone();
-        if let Some(act) = after {
+        if let Some(act) = after.filter(|_| self.written.is_none()) {
             act(self.page);
         }
     }
 
     fn content(&self) -> &Content {
-        self.file.store().expect("what is read comes from somewhere")
+        self.file.store().expect("what is moved comes from somewhere")
     }
 
-    fn fill(&self) {
+    fn act(&self) {
         use spile::Frames as _;
-        let bytes = self.content().page(self.page, self.file.len());
-        // SAFETY: (1) the read is not yet completed.
-        unsafe { self.file.platform().write(self.frame, 0, &bytes) };
+        let sim = self.file.platform();
+        let Some(before) = &self.written else {
+            let bytes = self.content().page(self.page, self.file.len());
+            // SAFETY: (1) the read is not yet completed.
+            return unsafe { sim.write(self.frame, 0, &bytes) };
+        };
+        let half = PAGE as usize / 2;
+        let bytes = [&before[..half], &sim.bytes(self.frame)[half..]].concat();
+        self.content().write(self.page, &bytes, self.file.len());
     }
 }
 

@@ -1,10 +1,10 @@
 //! A swap device: slots with bytes, that takes its time and fails now and then.
 //!
-//! **Guarantee.** What is read from a slot is what was written there last; a slot that nobody wrote, or that was discarded, is never read. A frame does not
-//! change while it is written.
+//! **Guarantee.** What is read from a slot is what was written there last, also where the bytes are in a store that somebody else wrote; a slot that
+//! nobody wrote, or that was discarded, is never read. A frame does not change while it is written.
 //!
 //! **Mechanism.** Bytes by slot. A transfer that takes time waits in the machine's device; what a frame contained is taken when its write starts, and
-//! compared when it ends.
+//! compared when it ends. A store is asked when the transfer ends; what it brings is compared with the bytes.
 
 use crate::Sim;
 use crate::rng::Rng;
@@ -13,7 +13,7 @@ use spile::reclaim::Pressed as _;
 use spile::{FrameId, Frames as _, PAGE, Slot, Transfer};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a swap device did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,11 @@ pub struct Swapped {
 }
 
 /// A swap device.
-pub struct SwapDisk(Mutex<Inner>);
+pub struct SwapDisk {
+    inner: Mutex<Inner>,
+    /// Where pages come from, unless from the bytes that are remembered.
+    store: Option<Arc<dyn SwapStore<Sim>>>,
+}
 
 struct Inner {
     bytes: BTreeMap<u32, Vec<u8>>,
@@ -45,13 +49,13 @@ impl fmt::Debug for SwapDisk {
 }
 
 impl SwapDisk {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, store: Option<Arc<dyn SwapStore<Sim>>>) -> Self {
         let inner = Inner { bytes: BTreeMap::new(), delay: 0, fails: None, rng: Rng::new(seed), done: Swapped::default() };
-        Self(Mutex::new(inner))
+        Self { inner: Mutex::new(inner), store }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets transfers take this many ticks; with 0 they are done at once.
@@ -87,33 +91,57 @@ impl SwapDisk {
     /// Does it. Whether it succeeded.
     fn end(&self, p: &Sim, transfer: &Moving) -> bool {
         let now = p.bytes(transfer.frame);
-        let mut inner = self.inner();
-        let Inner { fails, rng, done, bytes, .. } = &mut *inner;
-        if fails.is_some_and(|n| rng.one_in(n)) {
-            done.failed += 1;
+        let ok = !self.fails()
+            && match &transfer.written {
+                Some(written) => self.write(p, transfer, written, &now),
+                None => self.read(p, transfer),
+            };
+        let Inner { done, .. } = &mut *self.inner();
+        match (ok, &transfer.written) {
+            (false, _) => done.failed += 1,
+            (true, Some(_)) => done.out += 1,
+            (true, None) => done.back += 1,
+        }
+        ok
+    }
+
+    fn fails(&self) -> bool {
+        let Inner { fails, rng, .. } = &mut *self.inner();
+        fails.is_some_and(|n| rng.one_in(n))
+    }
+
+    fn write(&self, p: &Sim, Moving { slot, frame, .. }: &Moving, written: &[u8], now: &[u8]) -> bool {
+        p.judge((written != now).then(|| format!("{frame:?} changed while it was written to {slot:?}")));
+        // SAFETY: (1) held until this is complete, says the core.
+        if self.store.as_ref().is_some_and(|store| !is_done(unsafe { store.start_write(p, *slot, *frame) })) {
             return false;
         }
-        match &transfer.written {
-            Some(written) => {
-                done.out += 1;
-                bytes.insert(transfer.slot.0, written.clone());
-                drop(inner);
-                p.judge(
-                    (*written != now)
-                        .then(|| format!("{:?} changed while it was written to {:?}", transfer.frame, transfer.slot)),
-                );
-            }
-            None => {
-                done.back += 1;
-                let found = bytes.get(&transfer.slot.0).cloned();
-                drop(inner);
-                p.judge(found.is_none().then(|| format!("{:?} is read, and nothing was written there", transfer.slot)));
-                // SAFETY: (1) the device's until it is complete.
-                unsafe { p.write(transfer.frame, 0, &found.unwrap_or_default()) };
-            }
-        }
+        self.inner().bytes.insert(slot.0, written.to_vec());
         true
     }
+
+    fn read(&self, p: &Sim, Moving { slot, frame, .. }: &Moving) -> bool {
+        let found = self.inner().bytes.get(&slot.0).cloned();
+        p.judge(found.is_none().then(|| format!("{frame:?} is to be read from {slot:?}, and nothing was written there")));
+        let found = found.unwrap_or_default();
+        let Some(store) = &self.store else {
+            // SAFETY: (1) the device's until it is complete.
+            unsafe { p.write(*frame, 0, &found) };
+            return true;
+        };
+        // SAFETY: (1) as above, and it is the store's meanwhile.
+        let ok = is_done(unsafe { store.start_read(p, *slot, *frame) });
+        p.judge(
+            (ok && p.bytes(*frame) != found).then(|| format!("what the store read from {slot:?} is not what was written there")),
+        );
+        ok
+    }
+}
+
+/// Whether a store that answers at once did it.
+fn is_done(answer: Transfer) -> bool {
+    assert_ne!(answer, Transfer::Started, "it is the device that takes its time: its store answers at once");
+    answer == Transfer::Done
 }
 
 /// A transfer under way.
@@ -143,12 +171,15 @@ impl SwapStore<Sim> for SwapDisk {
 
     fn discard(&self, slot: Slot) {
         self.inner().bytes.remove(&slot.0);
+        if let Some(store) = &self.store {
+            store.discard(slot);
+        }
     }
 }
 
 impl Sim {
     /// All bytes of a frame that somebody holds.
-    fn bytes(&self, frame: FrameId) -> Vec<u8> {
+    pub(crate) fn bytes(&self, frame: FrameId) -> Vec<u8> {
         let mut bytes = vec![0; PAGE as usize];
         // SAFETY: (1) held, says the core; (2) what changes it meanwhile is found out.
         unsafe { self.read(frame, 0, &mut bytes) };

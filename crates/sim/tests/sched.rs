@@ -13,6 +13,7 @@
 #![cfg(feature = "sched")]
 
 mod duels;
+mod ledgers;
 mod pairs;
 mod tides;
 
@@ -471,6 +472,10 @@ fn pairs<L: Locking>() {
     explored::<L>("pairs", 300, pairs::one::<L>);
 }
 
+fn ledgers<L: Locking>() {
+    explored::<L>("ledgers", 300, ledgers::one::<L>);
+}
+
 fn tides<L: Locking>() {
     explored::<L>("tides", 300, tides::one::<L>);
 }
@@ -486,6 +491,7 @@ spile::test_each_design! {
     duel => duels;
     pair => pairs;
     tide => tides;
+    ledger => ledgers;
     crowd => crowds;
 }
 

@@ -270,13 +270,6 @@ impl FrameMeta {
         self.refs.compare_exchange(owners, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// The owners again.
-    #[cfg(feature = "file")]
-    pub(crate) fn thaw(&self, owners: u32) {
-        // Release: as in `first`.
-        self.refs.store(owners, Ordering::Release);
-    }
-
     /// One owner less. True for the last.
     pub(crate) fn put(&self) -> bool {
         // Release [frame-put], Acquire [frame-put]: accesses of all owners come before the free.
@@ -452,6 +445,29 @@ pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
     /// (1) `frame` is the store's alone until it answers `Done` or `Failed`, or completes the read that it has started; or until `file` is gone.
     #[cfg(feature = "file")]
     unsafe fn start_read(&self, file: &crate::backing::File<P>, page: u64, frame: FrameId) -> Transfer;
+
+    /// Starts to write `frame` to page `page` of `file`; of the last page, what lies in the file. Programs may change the frame meanwhile: then the page is
+    /// written once more, later. Never sleeps. Who answers `Started` keeps a clone of `file`, as above. Only where it [`takes_writes`](Self::takes_writes).
+    ///
+    /// # Safety
+    ///
+    /// (1) `frame` is held until the store answers, or completes what it has started.
+    #[cfg(feature = "file")]
+    unsafe fn start_write(&self, _file: &crate::backing::File<P>, _page: u64, _frame: FrameId) -> Transfer {
+        Transfer::Failed
+    }
+
+    /// Whether what was written in memory can be written back. If not, pages that were written stay in memory.
+    #[cfg(feature = "file")]
+    fn takes_writes(&self, _file: &crate::backing::File<P>) -> bool {
+        false
+    }
+
+    /// Makes durable what was written to `file`. Whether it is: who has said no says so until it is, for what was written is not written again. May sleep.
+    #[cfg(feature = "file")]
+    fn sync(&self, _file: &crate::backing::File<P>) -> bool {
+        true
+    }
 }
 
 /// No files, or files that begin as zeros.

@@ -11,6 +11,8 @@ use crate::index::{PIECES, Pieces, VmaBox};
 use crate::locking::Locking;
 use crate::mm::Mm;
 use crate::platform::Platform;
+#[cfg(feature = "file")]
+use crate::reclaim::sealed::Reclaim;
 use alloc::sync::Arc;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -182,6 +184,17 @@ impl<P: Platform> Backing<P> {
         }
     }
 
+    /// How many reads of its pages were lost.
+    #[cfg_attr(not(feature = "file"), allow(dead_code, reason = "only files have pages"))]
+    pub(crate) fn lost_reads(&self) -> u64 {
+        match self {
+            Backing::Anon(_) => 0,
+            #[cfg(feature = "file")]
+            Backing::File(file, _) => file.lost_reads(),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
     /// Whether its frames are `p`'s.
     #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files have frames"))]
     pub(crate) fn is_of(&self, p: &P) -> bool {
@@ -189,6 +202,31 @@ impl<P: Platform> Backing<P> {
             Backing::Anon(_) => true,
             #[cfg(feature = "file")]
             Backing::File(file, _) => file.platform().shared().name() == p.shared().name(),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
+    /// By what a mapping of `range` will be found from its file, if it is one's; `old` is what one has in whose place it comes, or with which it merges, none if
+    /// its pages come from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`].
+    #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files have links"))]
+    #[inline]
+    pub(crate) fn link<L: Locking>(
+        &self,
+        mm: &Mm<P, L>,
+        range: Range,
+        skip: u64,
+        old: Option<&Link<P>>,
+    ) -> Result<Link<P>, NoMemory> {
+        match self {
+            Backing::Anon(_) => Ok(Link::<P>::default()),
+            #[cfg(feature = "file")]
+            Backing::File(file, page) => {
+                P::Reclaim::link(mm.platform(), &mm.table, range, file, page.wrapping_add(skip), old).ok_or(NoMemory)
+            }
             Backing::Never(never, _) => match *never {},
         }
     }
@@ -329,22 +367,29 @@ impl AnonCell {
     }
 }
 
+/// By what a walk from a file's page finds the mappings of it.
+#[cfg(feature = "file")]
+pub(crate) type Link<P> = <<P as Platform>::Reclaim as Reclaim<P>>::Link;
+#[cfg(not(feature = "file"))]
+pub(crate) type Link<P> = core::marker::PhantomData<P>;
+
 /// A mapping, but for what the design keeps in it.
 pub struct Body<P: Platform> {
     range: Range,
     attr: Attr<P>,
     anon: AnonCell,
+    link: Link<P>,
 }
 
 impl<P: Platform> Body<P> {
     #[inline]
-    pub(crate) fn new(range: Range, attr: Attr<P>, anon: AnonId) -> Self {
-        Self { range, attr, anon: AnonCell::new(anon) }
+    pub(crate) fn new(range: Range, attr: Attr<P>, anon: AnonId, link: Link<P>) -> Self {
+        Self { range, attr, anon: AnonCell::new(anon), link }
     }
 
     /// Of a mapping that there is not: nothing of anybody's is in it.
     pub(crate) fn nothing() -> Self {
-        Self::new(Range::page_of(0), Attr::anon(0, Prot::NONE), AnonId::NONE)
+        Self::new(Range::page_of(0), Attr::anon(0, Prot::NONE), AnonId::NONE, Link::<P>::default())
     }
 }
 
@@ -407,6 +452,12 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     /// Whose its anonymous pages are.
     pub fn anon(&self) -> AnonId {
         self.anon_cell().get()
+    }
+
+    /// By what it is found from its file.
+    #[inline]
+    pub(crate) fn link(&self) -> &Link<P> {
+        &self.body().link
     }
 
     /// Where that is said.

@@ -938,7 +938,7 @@ mod files {
                 Outcome::Denied(denied) => return Err(denied),
                 Outcome::Grow => panic!("it does not grow"),
                 Outcome::Wait(token) => {
-                    file.store().unwrap().finish(file, ok);
+                    _ = file.store().unwrap().finish(file, ok);
                     token.wait();
                 }
             }

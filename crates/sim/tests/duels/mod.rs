@@ -273,7 +273,11 @@ impl<L: Locking> World<L> {
             mapped.into_iter().for_each(|range| user.unmap(range).unwrap());
         }
         self.sim.settle();
-        let cached = self.file.as_ref().map_or(0, |_| FILE_PAGES as usize + 3);
+        // Some of its pages may have left; now all have.
+        let cached = self.file.as_ref().map_or(0, |file| {
+            (0..FILE_PAGES).for_each(|page| _ = file.evict(page));
+            3
+        });
         let left = self.frames - cached - self.sim.free_frames();
         if left != 0 {
             return Err(format!("with nothing mapped, {left} tables are left"));

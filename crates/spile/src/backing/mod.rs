@@ -7,6 +7,6 @@ mod swap;
 #[cfg(feature = "file")]
 pub(crate) use page_cache::Found;
 #[cfg(feature = "file")]
-pub use page_cache::{File, WeakFile};
+pub use page_cache::{File, Unwritten, WeakFile};
 pub(crate) use swap::{Claim, Completed, InSlot, Left};
 pub use swap::{SwapArea, SwapStore};

@@ -75,6 +75,8 @@ pub struct SwapArea<S> {
     next: AtomicU32,
     /// Writes under way.
     flying: AtomicU32,
+    /// Reads under way.
+    landing: AtomicU32,
     /// No slot is free.
     full: AtomicBool,
 }
@@ -141,7 +143,14 @@ impl<S> SwapArea<S> {
     /// So many free slots of `store`.
     pub fn new(store: S, slots: u32) -> Self {
         let words = (0..slots).map(|_| AtomicU64::new(0)).collect();
-        Self { store, words, next: AtomicU32::new(0), flying: AtomicU32::new(0), full: AtomicBool::new(false) }
+        Self {
+            store,
+            words,
+            next: AtomicU32::new(0),
+            flying: AtomicU32::new(0),
+            landing: AtomicU32::new(0),
+            full: AtomicBool::new(false),
+        }
     }
 
     /// The store.
@@ -164,6 +173,12 @@ impl<S> SwapArea<S> {
         // Acquire: whoever finds none finds what they were about too. (No model shows it: who looks for a frame after that meets the host's own
         // order of frees and allocations.)
         self.flying.load(Ordering::Acquire)
+    }
+
+    /// How many reads are under way: each has a frame, which can leave again.
+    pub(crate) fn reading(&self) -> u32 {
+        // Acquire: as above.
+        self.landing.load(Ordering::Acquire)
     }
 
     fn word(&self, slot: Slot) -> &AtomicU64 {
@@ -342,6 +357,8 @@ impl<S> SwapArea<S> {
         if !self.exchange(slot, raw, reading) {
             return Some(None);
         }
+        // Relaxed: a number; who finds it not raised yet looks again.
+        self.landing.fetch_add(1, Ordering::Relaxed);
         // SAFETY: (1) the slot's, and nobody touches what is being read.
         let read = unsafe { self.store.start_read(p, slot, slots.give()) };
         if read != Transfer::Started {
@@ -372,11 +389,12 @@ impl<S> SwapArea<S> {
             let raw = raw & !READING;
             if ok { raw | HERE | STORED } else { without_frame(raw) | UNREADABLE }
         });
-        if ok {
-            return Completed::Kept(frame_of(raw));
+        if !ok {
+            frame::put(p, frame_of(raw));
         }
-        frame::put(p, frame_of(raw));
-        Completed::Unread
+        // Release: see `reading`.
+        self.landing.fetch_sub(1, Ordering::Release);
+        if ok { Completed::Kept(frame_of(raw)) } else { Completed::Unread }
     }
 
     fn was_written<P: Platform>(&self, p: &P, slot: Slot, ok: bool) -> Completed

@@ -70,7 +70,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mut usage = Delta::default();
         usage.add(vma.range(), &attr);
         let mut copy = Made::none(mm);
-        let made = copy.boxes[0].insert(L::make(mm, || Body::new(vma.range(), attr, anon))?);
+        // Before its pages are there, and behind the parent's: who walks from a page to both comes to this one last.
+        let link = attr.backing.link(mm, vma.range(), 0, None)?;
+        let made = copy.boxes[0].insert(L::make(mm, || Body::new(vma.range(), attr, anon, link))?);
         // SAFETY: (1) this is the right to change the child, which nobody else knows; (2) put in its index next.
         unsafe { L::release(mm, made) };
         self.writer.replace(vma.range(), &mut copy.boxes, |_| unreachable!("nothing is there in the child"))?;

@@ -46,8 +46,6 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         let whole = Range::of(added.start(), vma.range().end());
         let attr = vma.attr().lower(added.len());
-        self.replace(whole, Some(&New { attr, whose: Whose::TheOlds }), Joins::None)
-            .map(drop)
-            .map_err(|NoMemory| Ungrown::NoMemory)
+        self.replace(whole, Some(&New::of(attr, Whose::TheOlds)), Joins::None).map(drop).map_err(|NoMemory| Ungrown::NoMemory)
     }
 }

@@ -20,7 +20,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let mm = self.mm;
         // All others are made of those that this one has let in.
         assert!(attr.backing.is_of(mm.platform()), "the file belongs to another platform");
-        let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?;
+        let mut fresh = self.replace(at, Some(&New::of(attr, Whose::Nobodys)), Joins::Both)?;
         if fresh.overlapped {
             fresh.zap(at);
         }

@@ -73,7 +73,10 @@ pub(super) fn joined<'a, P: Platform>(
     let range = [below, above].into_iter().flatten().fold(middle.range, |range, piece| range.around(piece.range));
     let anon = [Some(middle), below, above].into_iter().flatten().map(|piece| piece.anon).find(|anon| anon.is_some());
     let start = below.unwrap_or(middle);
-    Piece { range, anon: anon.unwrap_or(AnonId::NONE), ..start }
+    // The middle's before others: if its pages come from another place it is the newest, by which they are found. (By an older one they would be found too: the newest
+    // stays in its file's list as long as the change displaces. No model can tell the two apart.)
+    let link = middle.link.or_else(|| [below, above].into_iter().flatten().find_map(|piece| piece.link));
+    Piece { range, anon: anon.unwrap_or(AnonId::NONE), link, ..start }
 }
 
 fn are_alike<P: Platform>(low: &Piece<'_, P>, high: &Piece<'_, P>) -> bool {

@@ -37,9 +37,11 @@ use crate::flushing::Unmapping;
 use crate::index::{Index, PIECES, Pieces, Writer};
 use crate::locking::Locking;
 use crate::mm::Mm;
+use crate::paging::Displacing;
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use crate::usage::Delta;
-use crate::vma::{AnonId, Attr, Body, Made, Vma};
+use crate::vma::{AnonId, Attr, Body, Link, Made, Vma};
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use spile_sync::seeded;
@@ -56,6 +58,8 @@ pub(crate) struct Change<'m, P: Platform, L: Locking> {
     spares: Made<'m, P, L>,
     /// Where mappings stay claimed, also those that further changes put there.
     held: Option<Range>,
+    /// That pages may be shown whose mappings it has taken out of the index.
+    displacing: Option<Displacing<'m>>,
     // After the writer, whose right it is.
     right: L::Write<'m, P>,
 }
@@ -67,6 +71,8 @@ pub(crate) struct Elsewhere(pub(crate) Range);
 pub(crate) struct New<P: Platform> {
     pub(crate) attr: Attr<P>,
     pub(crate) whose: Whose,
+    /// By what it is found from its file, if that is made already.
+    pub(crate) link: Option<Link<P>>,
 }
 
 /// Whose the private pages of a new mapping are.
@@ -87,6 +93,8 @@ struct Piece<'a, P: Platform> {
     attr: &'a Attr<P>,
     skip: u64,
     anon: AnonId,
+    /// Of the mapping of which it is a part, or in whose place it comes, or made for it.
+    link: Option<&'a Link<P>>,
 }
 
 impl<P: Platform> Clone for Piece<'_, P> {
@@ -201,7 +209,7 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
         mm.count(Event::Write);
         // SAFETY: (1) whoever has the right makes one writer, here, and does not use it apart.
         let writer = unsafe { mm.index.writer() };
-        Self { mm, writer, spares: Made::none(mm), held: None, right }
+        Self { mm, writer, spares: Made::none(mm), held: None, displacing: None, right }
     }
 
     /// `range`, if the right is to change that too, and what touches it.
@@ -276,6 +284,9 @@ impl<'m, P: Platform, L: Locking> Change<'m, P, L> {
                 continue;
             }
             let vmas = made.boxes.each_ref().map(|slot| slot.as_ref().map(|vma| NonNull::from(&**vma)));
+            if P::Reclaim::KEEPS && self.displacing.is_none() {
+                self.displacing = Some(self.mm.table.displace());
+            }
             self.publish(window, &mut made.boxes)?;
             self.mm.usage.apply(&usage);
             return Ok(Fresh { vmas, overlapped, change: self });
@@ -354,7 +365,7 @@ fn plan<'a, P: Platform, L: Locking>(
     let (below, above) = (around.below, around.above);
     let below_piece = below.and_then(|vma| Some(vma.part(vma.range().below(at.start())?)));
     let above_piece = above.and_then(|vma| Some(vma.part(vma.range().above(at.end())?)));
-    let mut middle = new.map(|new| Piece { range: at, attr: &new.attr, skip: 0, anon: new.whose.id(around.first) });
+    let mut middle = new.map(|new| new.piece(at, around.first));
     let (with_below, with_above) = match &middle {
         Some(middle) => merge::decide(below_piece.as_ref(), middle, above_piece.as_ref(), joins),
         None => (false, false),
@@ -384,8 +395,9 @@ fn make<'m, P: Platform, L: Locking>(
 ) -> Result<Made<'m, P, L>, NoMemory> {
     let mut made = Made::none(mm);
     for (slot, piece) in made.boxes.iter_mut().zip(&plan.pieces) {
-        let Some(Piece { range, attr, skip, anon }) = piece else { continue };
-        let body = || Body::new(*range, attr.skip_pages(*skip), *anon);
+        let Some(Piece { range, attr, skip, anon, link }) = piece else { continue };
+        let link = attr.backing.link(mm, *range, *skip, *link)?;
+        let body = || Body::new(*range, attr.skip_pages(*skip), *anon, link);
         let vma = match spares.boxes.iter_mut().find_map(Option::take) {
             Some(spare) => {
                 // SAFETY: (1) claimed since it was made for this change, so nobody has held it.
@@ -441,7 +453,19 @@ impl<'a, P: Platform, L: Locking> Seen<'a, P, L> {
     /// What of the mapping is in `range`.
     fn part(&self, range: Range) -> Piece<'a, P> {
         let skip = (range.start() - self.range().start()) >> PAGE_SHIFT;
-        Piece { range, attr: self.vma.attr(), skip, anon: self.anon }
+        Piece { range, attr: self.vma.attr(), skip, anon: self.anon, link: Some(self.vma.link()) }
+    }
+}
+
+impl<P: Platform> New<P> {
+    pub(crate) fn of(attr: Attr<P>, whose: Whose) -> Self {
+        Self { attr, whose, link: None }
+    }
+
+    /// At `at`, where `old` is the first.
+    fn piece<'a, L: Locking>(&'a self, at: Range, old: Option<Seen<'a, P, L>>) -> Piece<'a, P> {
+        let olds = old.filter(|_| self.whose == Whose::TheOlds).map(|old| old.vma.link());
+        Piece { range: at, attr: &self.attr, skip: 0, anon: self.whose.id(old), link: self.link.as_ref().or(olds) }
     }
 }
 

@@ -21,7 +21,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             let Some(vma) = self.at(end).filter(|vma| vma.range().start() < end) else { continue };
             let upper = vma.range().above(end).expect("it covers the cut");
             let attr = vma.attr().skip(end - vma.range().start());
-            drop(self.replace(upper, Some(&New { attr, whose: Whose::TheOlds }), Joins::None)?);
+            drop(self.replace(upper, Some(&New::of(attr, Whose::TheOlds)), Joins::None)?);
         }
         Ok(())
     }
@@ -38,7 +38,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         let before = self.at(at.start()).map(|vma| (vma.attr().in_mmu(), vma.attr().flags.has(Flags::LOCKED)));
         let (before, was_kept) = before.unzip();
         let keeps = attr.flags.has(Flags::LOCKED);
-        let mut fresh = self.replace(at, Some(&New { attr, whose: Whose::TheOlds }), Joins::Both)?;
+        let mut fresh = self.replace(at, Some(&New::of(attr, Whose::TheOlds)), Joins::Both)?;
         if before != Some(prot) {
             // What may be written is found out page by page, by faults: a page may be shared, or clean.
             let lost_write = |had: Prot| if had.has(Prot::W) { prot } else { prot.without(Prot::W) };

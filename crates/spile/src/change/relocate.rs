@@ -27,6 +27,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     /// [`NoMemory`]; nothing was changed.
     pub(crate) fn relocate(&mut self, from: Range, to: Range, keep: bool) -> Result<(), NoMemory> {
         let mm = self.mm;
+        let vma = self.at(from.start()).expect("a mapping covers what is moved");
+        // Behind that of the source: who walks from a page to both comes to this one last.
+        let link = vma.attr().backing.link(mm, to, (from.start() - vma.range().start()) >> PAGE_SHIFT, None)?;
         // After this only tables can be missing.
         self.reserve(2)?;
         self.held = Some(from);
@@ -49,7 +52,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
             // The source goes first: what is left of it may merge with the target.
             drop(reserved(self.replace(from, None, Joins::None)));
         }
-        forget(reserved(self.replace(to, Some(&New { attr: there, whose: Whose::This(anon) }), Joins::Both)));
+        forget(reserved(self.replace(to, Some(&New { link: Some(link), ..New::of(there, Whose::This(anon)) }), Joins::Both)));
         let mut gather = Gather::new(mm.platform(), &mm.table);
         // SAFETY: (1) the space's own; (2) prepared above; (3) the source was held, and what is published is born claimed; (4) nothing was at
         // the target, says the caller.
@@ -77,9 +80,9 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         if !is_nobodys && !flags.has(Flags::LOCKED) {
             return;
         }
-        let attr = Attr { flags: flags.without(locks), ..vma.attr().clone() };
+        let (attr, link) = (Attr { flags: flags.without(locks), ..vma.attr().clone() }, vma.link().clone());
         let whose = if is_nobodys { Whose::This(AnonId::NONE) } else { Whose::TheOlds };
-        forget(reserved(self.replace(now, Some(&New { attr, whose }), Joins::None)));
+        forget(reserved(self.replace(now, Some(&New { link: Some(link), ..New::of(attr, whose) }), Joins::None)));
         if flags.has(Flags::LOCKED) {
             // Linux goes on counting what it unlocks here.
             self.mm.usage.leak_locked(now.pages());

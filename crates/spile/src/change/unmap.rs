@@ -29,6 +29,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
     pub(crate) fn unmap(mut self, at: Range) -> Result<(), NoMemory> {
         let mm = self.mm;
         let overlapped = self.replace(at, None, Joins::None)?.overlapped;
+        let _displacing = self.displacing.take();
         if L::LETS_GO && mm.unmapping != Unmapping::Share && overlapped {
             self.zap_reserved(at);
         } else {

@@ -8,6 +8,7 @@ use crate::mm::Mm;
 use crate::paging::{Pte, Spot};
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
+use crate::vma::Flags;
 use spile_sync::seeded;
 
 /// How many pages of a file one fault maps, if they are there: a part of one table.
@@ -44,13 +45,23 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
         copy.give();
         return Ok(Done::Copied);
     }
-    let new = if write {
-        file.set_dirty(p, page);
-        own(cached.id(), attr.in_mmu())
+    let blindly = seeded!("dirty-before-the-lock");
+    if write {
+        if blindly {
+            file.set_dirty(page);
+        }
+        // Last under the table's lock: who makes it clean locks the table after that, and finds the entry.
+        let dirtied = || {
+            good()
+                && (blindly || {
+                    file.set_dirty(page);
+                    true
+                })
+        };
+        spot.install(own(cached.id(), attr.in_mmu()), dirtied)?;
     } else {
-        Pte::new(cached.id(), attr.in_mmu().without(Prot::W))
-    };
-    spot.install(new, good)?;
+        spot.install(Pte::new(cached.id(), attr.in_mmu().without(Prot::W)), good)?;
+    }
     cached.give();
     if !write {
         around(mm, hold, file, spot.at());
@@ -71,6 +82,7 @@ fn around<P: Platform, L: Locking>(mm: &Mm<P, L>, hold: &impl Stable<P, L>, file
     mm.table.install_around(
         p,
         window,
+        || hold.vma().attr().flags.has(Flags::LOCKED),
         || hold.still_valid(),
         |at| {
             let frame = file.cached(p, page_at(at))?;
@@ -88,17 +100,21 @@ pub(super) fn make_writable<'m, P: Platform, L: Locking>(
     seen: Pte,
 ) -> Resolved<'m, P> {
     let (p, page) = (mm.platform(), hold.vma().page_at(spot.at()));
+    if file.ends_before(page) {
+        // It is about to be taken away.
+        return Err(Failed::Denied(Denied::Bus));
+    }
     let prot = hold.vma().attr().in_mmu();
     let good = || hold.still_valid() && file.still_has(p, page, seen.frame);
     let blindly = seeded!("dirty-before-the-lock");
     if blindly {
-        file.set_dirty(p, page);
+        file.set_dirty(page);
     }
     let dirtied = |now: Pte| {
         // Under the table's lock, where the entry's hold keeps the page in the file. Before, it may leave the file and come again in the same frame,
         // clean, and all would be as it was seen.
         if !blindly {
-            file.set_dirty(p, page);
+            file.set_dirty(page);
         }
         Some(own(now.frame, prot))
     };

@@ -125,6 +125,7 @@ pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     let hold = Slept(hold);
     // As long as the token is there the page is.
     let mut slept: Option<Token<'_, P>> = None;
+    let lost_reads = hold.vma().attr().backing.lost_reads();
     loop {
         let is_away = mm.table.spot(mm.platform(), page, None, || false).away().is_some();
         let kind = if is_away { FaultKind::Swap } else { FaultKind::of(hold.vma().attr(), access) };
@@ -132,10 +133,12 @@ pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
             Err(Failed::Wait(token)) if mm.waiting(kind) == Waiting::Hold => token,
             resolved => return resolved,
         };
-        let is_another = kind != FaultKind::Swap && slept.is_some_and(|slept| slept.page() != token.page());
-        if is_another && !seeded!("wait-for-another-read") {
+        let slept_for = slept.and_then(|slept| slept.page());
+        let is_another = kind != FaultKind::Swap && slept_for.is_some_and(|page| Some(page) != token.page());
+        let is_lost = hold.vma().attr().backing.lost_reads() != lost_reads;
+        if is_another && !is_lost && !seeded!("wait-for-another-read") {
             // It is read anew: so it could not be read, of which somebody else was told. (A page that was away may have been written since, and gone
-            // again: its copy is not this token's.)
+            // again: its copy is not this token's. And what a file has lost meanwhile is read anew.)
             return Err(Failed::Denied(Denied::Bus));
         }
         token.wait();

@@ -35,7 +35,7 @@ macro_rules! errno {
 
 errno! {
     EPERM = 1, "not allowed to this process";
-    EIO = 5, "the contents could not be read";
+    EIO = 5, "the contents could not be read or written";
     EBADF = 9, "no file was given";
     EAGAIN = 11, "a limit on locked memory is reached, or memory could not be locked";
     ENOMEM = 12, "no memory, no space, a limit is reached, or part of the range is not mapped";

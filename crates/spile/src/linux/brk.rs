@@ -81,7 +81,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         if taken || !mm.may_expand(attr.prot, attr.flags, added.pages()) || !mm.may_map() {
             return Err(Errno::ENOMEM);
         }
-        drop(self.replace(added, Some(&New { attr, whose: Whose::Nobodys }), Joins::Below)?);
+        drop(self.replace(added, Some(&New::of(attr, Whose::Nobodys)), Joins::Below)?);
         Ok(false)
     }
 

@@ -186,7 +186,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         }
         let attr = vma.attr().skip(whole.len());
         let (whose, locked) = (Whose::This(vma.anon()), comes_in(attr.flags));
-        drop(self.replace(added, Some(&New { attr, whose }), Joins::Extend)?);
+        drop(self.replace(added, Some(&New::of(attr, whose)), Joins::Extend)?);
         Ok(Some(locked.then_some(added)))
     }
 
@@ -212,7 +212,7 @@ impl<P: Platform, L: Locking> Change<'_, P, L> {
         if old_len == 0 {
             // A second mapping of what is shared.
             let attr = attr.skip(old - whole.start());
-            drop(self.replace(to, Some(&New { attr, whose: Whose::Nobodys }), Joins::Both)?);
+            drop(self.replace(to, Some(&New::of(attr, Whose::Nobodys)), Joins::Both)?);
         } else {
             self.relocate(Range::of(old, old + old_len), to, keep)?;
         }

@@ -1,4 +1,4 @@
-//! Pages that leave for a slot, by whoever has no hold on their mapping.
+//! Pages that leave their entries, by whoever has no hold on their mapping.
 //!
 //! **Guarantee.** An entry changes only if it shows the page that shall leave (its frame is asked under the table's lock, and nothing else is trusted).
 //! When an [`Owed`] is flushed, no CPU uses the page through an entry that it is about.
@@ -24,7 +24,7 @@ const ROOM: usize = 4;
 /// Flushes of several spaces, not yet done.
 #[must_use = "other CPUs still use what was taken away: flush"]
 pub(crate) struct Owed<P: Platform> {
-    debts: [Option<(Arc<PageTable<P>>, Range)>; ROOM],
+    pub(super) debts: [Option<(Arc<PageTable<P>>, Range)>; ROOM],
 }
 
 impl<P: Platform> Owed<P> {
@@ -32,13 +32,17 @@ impl<P: Platform> Owed<P> {
         Self { debts: [const { None }; ROOM] }
     }
 
-    /// Whether it must be flushed before something of `tables` is taken away.
-    fn is_full_for(&self, tables: &PageTable<P>) -> bool {
-        !self.debts.iter().any(|debt| debt.as_ref().is_none_or(|(other, _)| other.space == tables.space))
+    /// Flushes, if otherwise there is no room for something of `tables`.
+    pub(super) fn make_room_for(&mut self, p: &P, tables: &PageTable<P>) {
+        let has_room =
+            |debt: &Option<(Arc<PageTable<P>>, Range)>| debt.as_ref().is_none_or(|(other, _)| other.space == tables.space);
+        if !self.debts.iter().any(has_room) {
+            self.flush(p);
+        }
     }
 
     /// An entry of `page` was taken away, under its table's lock, which is still held.
-    fn changed(&mut self, tables: &Arc<PageTable<P>>, page: Range) {
+    pub(super) fn changed(&mut self, tables: &Arc<PageTable<P>>, page: Range) {
         for debt in &mut self.debts {
             match debt {
                 Some((other, range)) if other.space == tables.space => {
@@ -96,24 +100,31 @@ impl<P: Platform> PageTable<P> {
 
     /// Empties the entry of `at`, if it shows `frame` and is not dirty. Its hold on the frame is the caller's then.
     pub(crate) fn drop_clean(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, owed: &mut Owed<P>) -> bool {
-        if owed.is_full_for(self) {
-            owed.flush(p);
-        }
+        // Whoever writes it from here on marks it first, which is either before the entry is emptied, or a fault.
+        self.empty_if(p, at, frame, |now| !now.dirty || seeded!("drop-what-is-written"), owed)
+    }
+
+    pub(super) fn empty_if(
+        self: &Arc<Self>,
+        p: &P,
+        at: u64,
+        frame: FrameId,
+        wanted: impl Fn(Pte) -> bool,
+        owed: &mut Owed<P>,
+    ) -> bool {
+        owed.make_room_for(p, self);
         let _section = p.rcu().read();
         let Some((locked, i)) = self.leaving(p, at, frame) else { return false };
-        // Whoever writes it from here on marks it first, which is either before the entry is emptied, or a fault.
-        let Some(clean) = locked.empty_if(i, |now| !now.dirty || seeded!("drop-what-is-written")) else { return false };
-        self.commit(p, at, Some(clean), None);
+        let Some(old) = locked.empty_if(i, wanted) else { return false };
+        self.commit(p, at, Some(old), None);
         owed.changed(self, Range::page_of(at));
         true
     }
 
     /// Lets the entry of `at` say `slot` instead of showing `frame`, if it does that, and counts the entry there. Its hold on the frame is the caller's
-    /// then. What is owed already is flushed first, if there is no room for more.
+    /// then. What is owed already is flushed first, here and elsewhere, if there is no room for more.
     pub(crate) fn send_away(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, slot: Slot, owed: &mut Owed<P>) -> bool {
-        if owed.is_full_for(self) {
-            owed.flush(p);
-        }
+        owed.make_room_for(p, self);
         let _section = p.rcu().read();
         let Some((locked, i)) = self.leaving(p, at, frame) else { return false };
         // Before anybody finds it there.
@@ -132,8 +143,11 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// The table of the entry of `at`, locked, if it shows `frame`.
-    fn showing<'p>(&self, p: &'p P, at: u64, frame: FrameId) -> Option<(Locked<'p, P>, usize)> {
-        let locked = Self::lock(p, self.leaf(p, at)?)?;
+    pub(super) fn showing<'p>(&self, p: &'p P, at: u64, frame: FrameId) -> Option<(Locked<'p, P>, usize)> {
+        Self::if_shows(Self::lock(p, self.leaf(p, at)?)?, at, frame)
+    }
+
+    pub(super) fn if_shows<'p>(locked: Locked<'p, P>, at: u64, frame: FrameId) -> Option<(Locked<'p, P>, usize)> {
         let i = index(at, 0);
         locked.get(i).is_some_and(|pte| pte.frame == frame || seeded!("walk-trusts-the-record")).then_some((locked, i))
     }

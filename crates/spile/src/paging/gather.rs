@@ -13,7 +13,7 @@ use crate::addr::{FrameId, Range, SpaceId};
 use crate::frame;
 use crate::platform::Platform;
 use spile_sync::atomic::{AtomicU32, Ordering};
-use spile_sync::seeded;
+use spile_sync::{order, seeded};
 
 /// How many frames wait for one flush.
 #[cfg(not(loom))]
@@ -141,8 +141,8 @@ impl<P: Platform> Drop for Flight<'_, P> {
         while !seeded!("no-await") && !self.p.acked(&mut self.flush) {
             self.p.relax();
         }
-        // Relaxed: whoever reads a lower count need not wait; what rode in the flush is ours to give up.
-        self.unflushed.fetch_sub(1, Ordering::Relaxed);
+        // Release [gather-over]: whoever reads a lower count need not wait, and sees what was done by old translations; what rode in the flush is ours to give up.
+        self.unflushed.fetch_sub(1, order!("gather-over", Release));
         self.load.frames[..self.load.len].iter().for_each(|frame| frame::put(self.p, *frame));
         self.p.shared().limbo.add(self.p, &mut self.load.tables);
     }

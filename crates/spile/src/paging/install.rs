@@ -274,9 +274,18 @@ impl<'t, P: Platform> Spot<'t, P> {
 
 impl<P: Platform> PageTable<P> {
     /// Fills what entries of `around` are empty with what `page` gives for them, all in the table of one leaf, as far as they lie
-    /// in it. Stops where the caller's hold is no longer good. Never links, never waits: for pages that nobody asked for.
+    /// in it; they are kept, if that `keeps`. Stops where the caller's hold is no longer good. Never links, never waits: for pages that nobody asked for.
     #[cfg(feature = "file")]
-    pub(crate) fn install_around(&self, p: &P, around: Range, good: impl Fn() -> bool, mut page: impl FnMut(u64) -> Option<Pte>) {
+    pub(crate) fn install_around(
+        &self,
+        p: &P,
+        around: Range,
+        keeps: impl FnOnce() -> bool,
+        good: impl Fn() -> bool,
+        mut page: impl FnMut(u64) -> Option<Pte>,
+    ) {
+        let keeps = P::Reclaim::keeps(keeps);
+        let word = |pte| p.encode(pte) | if P::Reclaim::is_kept(keeps) { kept::<P>() } else { 0 };
         let _section = p.rcu().read();
         let Some(locked) = self.leaf(p, around.start()).and_then(|leaf| Self::lock(p, leaf)) else { return };
         if !good() {
@@ -290,7 +299,7 @@ impl<P: Platform> PageTable<P> {
             }
             if let Some(pte) = page(at) {
                 if self.admit(p, at, None, pte).is_ok() {
-                    locked.fill(i, p.encode(pte));
+                    locked.fill(i, word(pte));
                 } else {
                     frame::put(p, pte.frame);
                 }

@@ -15,6 +15,8 @@
 mod advise;
 mod away;
 mod copy;
+#[cfg(feature = "file")]
+mod cut;
 mod each;
 mod gather;
 mod hold;
@@ -27,6 +29,7 @@ mod relocate;
 mod span;
 mod spares;
 mod table;
+mod visit;
 mod zap;
 
 pub(crate) use away::Owed;
@@ -38,3 +41,4 @@ pub use pte::{Format, Pte};
 pub use span::SpanShare;
 pub use spares::Spares;
 pub use table::{BITS, LEVELS, PageTable, Table, TableLock};
+pub(crate) use visit::Displacing;

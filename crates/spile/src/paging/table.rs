@@ -216,6 +216,10 @@ pub struct PageTable<P: Platform> {
     /// How many [`Gather`](super::Gather)s have changed entries and not yet awaited their flush. Raised under the table's lock
     /// (P6).
     pub(super) unflushed: AtomicU32,
+    /// How many look at it who found it by the files that it shows.
+    pub(super) visitors: AtomicU32,
+    /// How many changes have taken mappings out of the index whose pages may still be there.
+    pub(super) displacing: AtomicU32,
     /// Where the platform's [`Shared`](crate::Shared) is, by which it is known.
     home: usize,
     platform: PhantomData<fn(P)>,
@@ -271,7 +275,9 @@ impl<P: Platform> PageTable<P> {
     /// Empty tables for a new address space, or none without a frame.
     pub(crate) fn new(p: &P, space: SpaceId) -> Option<Self> {
         let root = Self::take_table(p)?;
-        Some(Self { root, space, unflushed: AtomicU32::new(0), home: p.shared().name(), platform: PhantomData })
+        let none = || AtomicU32::new(0);
+        let (unflushed, visitors, displacing) = (none(), none(), none());
+        Some(Self { root, space, unflushed, visitors, displacing, home: p.shared().name(), platform: PhantomData })
     }
 
     /// The frame of the topmost table: what a CPU is told when it enters the space.

@@ -7,7 +7,8 @@
 //! noted but in the entry, and an evictor that finds a page that only one entry shows, and clean, drops it instead of writing it.
 
 use super::lru::BATCH;
-use super::{Advice, Pressed, Reclaimed, Reclaimer};
+use super::sealed::Advice;
+use super::{Pressed, Reclaimed, Reclaimer};
 use crate::addr::Range;
 use crate::paging::{Gather, PageTable};
 
@@ -31,7 +32,7 @@ impl<P: Pressed> Reclaimer<P> {
         let mut found = 0;
         tables.each_page(p, range, |_, pte| {
             // Of a file's page, and of zeros, there is no home.
-            let Some(pte) = pte.filter(|pte| p.record(pte.frame).home().is_some()) else { return };
+            let Some(pte) = pte.filter(|pte| p.record(pte.frame).is_private()) else { return };
             pages[found] = Some(pte.frame);
             found += 1;
             if found == BATCH {

@@ -5,15 +5,21 @@
 //!
 //! **Mechanism.** Pages are taken from the queues by the batch. For each: was it accessed; a slot for it; every entry that shows it says the slot
 //! instead. Then one flush for all of them, and only then the slots are finished: written, or given up where a fault has fetched the page
-//! meanwhile, or the frame dropped where the store has the page already.
+//! meanwhile, or the frame dropped where the store has the page already. Pages of files are in `files`.
 
 use super::lru::{BATCH, Policy as _};
+use super::rmap::Home;
 use super::{Pressed, Reclaimer};
-use crate::addr::{FrameId, Slot};
+use crate::addr::FrameId;
+#[cfg(feature = "file")]
+use crate::backing::File;
 use crate::backing::{Claim, Left};
 use crate::frame::{self, Frame};
-use crate::paging::Owed;
+use crate::paging::{Owed, PageTable};
+#[cfg(feature = "file")]
+use crate::platform::Transfer;
 use crate::wait;
+use alloc::sync::Arc;
 use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 
@@ -35,13 +41,26 @@ pub struct Marks {
     pub high: usize,
 }
 
-/// A page whose entries are gone, and which some CPU may still use.
-struct Leaving<'p, P: Pressed> {
-    /// None: its contents are not wanted.
-    claim: Option<Claim<'p, P::Swap>>,
-    held: Frame<'p, P>,
+/// A page of which no entry is as it was, and which some CPU may still use.
+pub(super) struct Leaving<'p, P: Pressed> {
+    pub(super) to: To<'p, P>,
+    pub(super) held: Frame<'p, P>,
     /// Entries that showed it: their holds are the evictor's now.
-    entries: usize,
+    pub(super) entries: usize,
+}
+
+/// Where it goes.
+pub(super) enum To<'p, P: Pressed> {
+    /// Its contents are not wanted.
+    Nowhere,
+    /// To a slot.
+    Slot(Claim<'p, P::Swap>),
+    /// Its file's page; the store has it.
+    #[cfg(feature = "file")]
+    File(File<P>, u64),
+    /// The same, but the store has not, yet: it stays until it is written.
+    #[cfg(feature = "file")]
+    Store(File<P>, u64),
 }
 
 impl<P: Pressed> Reclaimer<P> {
@@ -75,8 +94,10 @@ impl<P: Pressed> Reclaimer<P> {
         }
         // Release: see `is_under_way`.
         self.evicting.fetch_sub(1, Ordering::Release);
-        // Who found nothing meanwhile waits for what was found here.
-        wait::happened(p, self.thing());
+        // Who found nothing meanwhile waits for what was found here; or if that is nothing, for the end of what is on its way. That tells him.
+        if done.freed > 0 || !self.has_transfers() {
+            wait::happened(p, self.thing());
+        }
         done
     }
 
@@ -85,10 +106,10 @@ impl<P: Pressed> Reclaimer<P> {
         let mut owed = Owed::new();
         let leaving = pages.map(|page| self.empty_entries(p, page?, even_used, &mut owed));
         owed.flush(p);
-        for Leaving { claim, held, entries } in leaving.into_iter().flatten() {
+        for Leaving { to, held, entries } in leaving.into_iter().flatten() {
             let frame = held.id();
             (0..entries).for_each(|_| frame::put(p, frame));
-            match claim.map_or(Left::Gone, |claim| claim.finish(p, held)) {
+            match self.finish(p, to, held) {
                 Left::Gone => done.freed += 1,
                 // It arrives again by the completion, if it stays.
                 Left::Writing => done.writing += 1,
@@ -97,15 +118,51 @@ impl<P: Pressed> Reclaimer<P> {
         }
     }
 
-    /// Takes the page of `frame` out of every entry that shows it, if it may leave: they say its slot instead, or nothing if what is in it is not wanted.
+    /// No CPU uses the page any more through an entry that showed it.
+    fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Left {
+        match to {
+            To::Nowhere => Left::Gone,
+            To::Slot(claim) => claim.finish(p, held),
+            #[cfg(feature = "file")]
+            To::File(file, page) => match file.evict_held(p, page, held) {
+                true => Left::Gone,
+                false => Left::Kept,
+            },
+            // If it is over, it arrived, and is looked at once more.
+            #[cfg(feature = "file")]
+            To::Store(file, page) => match file.write(page, held) {
+                Transfer::Started => Left::Writing,
+                Transfer::Done | Transfer::Failed => Left::Kept,
+            },
+        }
+    }
+
+    /// Takes the page of `frame` out of every entry that shows it, if it may leave.
     fn empty_entries<'p>(&'p self, p: &'p P, frame: FrameId, even_used: bool, owed: &mut Owed<P>) -> Option<Leaving<'p, P>> {
         // None: it is free, or a table. When it becomes a page it arrives.
         let held = Frame::try_share(p, frame)?;
-        let (record, Seen { entries, accessed, dirty, kept }) = (p.record(frame), self.look(p, frame));
-        if record.home().is_none() && record.slot().is_none() {
-            // A page of a file by now, or about to be a page: then it arrives.
-            return None;
+        let home = self.home(p, frame);
+        let seen = home.as_ref().map_or(Seen::default(), |home| self.look(p, home, frame));
+        match home {
+            #[cfg(feature = "file")]
+            Some(Home::File(file, page)) => self.hide(p, file, page, (held, seen), even_used, owed),
+            // About to be a page: then it arrives.
+            None if p.record(frame).slot().is_none() => None,
+            home => self.to_slot(p, home.as_ref(), (held, seen), even_used, owed),
         }
+    }
+
+    /// Lets all entries that show a private page say its slot instead, or nothing if what is in it is not wanted.
+    fn to_slot<'p>(
+        &'p self,
+        p: &'p P,
+        home: Option<&Home<P>>,
+        (held, seen): (Frame<'p, P>, Seen),
+        even_used: bool,
+        owed: &mut Owed<P>,
+    ) -> Option<Leaving<'p, P>> {
+        let (frame, record) = (held.id(), p.record(held.id()));
+        let Seen { entries, accessed, dirty, kept } = seen;
         let claim = record.slot().and_then(|slot| self.area.claim_again(slot, frame));
         let is_being_moved = claim.is_none() && record.slot().is_some_and(|slot| self.area.still_has(slot, frame));
         // Its own hold, and its slot's if it is in one already. Whoever else has one is about to show it, or uses it.
@@ -114,9 +171,9 @@ impl<P: Pressed> Reclaimer<P> {
         let is_known = (entries > 0 || claim.is_some()) && is_alone;
         let may_leave = is_known && (even_used || !accessed) && !kept && !is_being_moved;
         if may_leave && claim.is_none() && entries == 1 && !dirty {
-            let dropped = self.drop_clean(p, frame, owed);
-            if dropped {
-                return Some(Leaving { claim, held, entries });
+            let dropped = self.empty(p, home, |tables, at| tables.drop_clean(p, at, frame, owed));
+            if dropped > 0 {
+                return Some(Leaving { to: To::Nowhere, held, entries: dropped });
             }
         }
         let claim = match claim {
@@ -133,31 +190,23 @@ impl<P: Pressed> Reclaimer<P> {
             return None;
         };
         record.is_of(claim.slot());
-        let entries = self.send_away(p, frame, claim.slot(), owed);
-        Some(Leaving { claim: Some(claim), held, entries })
+        let entries = self.empty(p, home, |tables, at| tables.send_away(p, at, frame, claim.slot(), owed));
+        Some(Leaving { to: To::Slot(claim), held, entries })
     }
 
-    /// Empties the only entry that shows the page of `frame`, if it is still clean.
-    fn drop_clean(&self, p: &P, frame: FrameId, owed: &mut Owed<P>) -> bool {
-        let mut dropped = false;
-        let Some((space, at)) = p.record(frame).home() else { return false };
-        self.spaces.visit(p, space, |tables| dropped = dropped || tables.drop_clean(p, at, frame, owed));
-        dropped
-    }
-
-    /// Lets every entry that shows the page of `frame` say `slot`. How many did.
-    fn send_away(&self, p: &P, frame: FrameId, slot: Slot, owed: &mut Owed<P>) -> usize {
+    /// Calls `each` for all entries that may show a page. How often it did what it is for.
+    fn empty(&self, p: &P, home: Option<&Home<P>>, mut each: impl FnMut(&Arc<PageTable<P>>, u64) -> bool) -> usize {
         let mut entries = 0;
-        let Some((space, at)) = p.record(frame).home() else { return 0 };
-        self.spaces.visit(p, space, |tables| entries += usize::from(tables.send_away(p, at, frame, slot, owed)));
+        if let Some(home) = home {
+            self.visit(p, home, |tables, at| entries += usize::from(each(tables, at)));
+        }
         entries
     }
 
     /// Looks at the entries that show the page of `frame`.
-    fn look(&self, p: &P, frame: FrameId) -> Seen {
+    fn look(&self, p: &P, home: &Home<P>, frame: FrameId) -> Seen {
         let mut seen = Seen::default();
-        let Some((space, at)) = p.record(frame).home() else { return seen };
-        self.spaces.visit(p, space, |tables| {
+        self.visit(p, home, |tables, at| {
             if let Some((pte, kept)) = tables.take_accessed(p, at, frame) {
                 seen.entries += 1;
                 seen.kept |= kept;
@@ -171,11 +220,11 @@ impl<P: Pressed> Reclaimer<P> {
 
 /// What shows a page.
 #[derive(Default)]
-struct Seen {
-    entries: usize,
+pub(super) struct Seen {
+    pub(super) entries: usize,
     /// Through any of them, since this was asked last.
-    accessed: bool,
+    pub(super) accessed: bool,
     dirty: bool,
     /// By any of them.
-    kept: bool,
+    pub(super) kept: bool,
 }

@@ -8,7 +8,8 @@
 //! records of frames. Nobody searches a queue: a frame whose page is gone stays where it is, and if it becomes a page again it is
 //! there already.
 
-use super::{Pressed, rmap};
+use super::Pressed;
+use super::lists::lock;
 use crate::addr::FrameId;
 use spile_sync::atomic::{AtomicU32, Ordering};
 use spile_sync::lock::Guarded;
@@ -94,7 +95,7 @@ impl SecondChance {
             // Acquire: pairs with `arrive`.
             let mut head = lane.0.swap(END, Ordering::Acquire);
             while head != END {
-                let mut queues = rmap::lock(p, &self.queues);
+                let mut queues = lock(p, &self.queues);
                 for _ in 0..BATCH {
                     let Some(frame) = head.checked_sub(1).map(FrameId) else { break };
                     head = p.record(frame).next.load(Ordering::Relaxed);
@@ -130,7 +131,7 @@ impl<P: Pressed> Policy<P> for SecondChance {
 
     fn take(&self, p: &P, pages: &mut [Option<FrameId>]) -> usize {
         self.take_over(p);
-        let mut queues = rmap::lock(p, &self.queues);
+        let mut queues = lock(p, &self.queues);
         let all = queues.active.len + queues.inactive.len;
         for page in pages {
             if queues.inactive.len < queues.active.len {
@@ -145,7 +146,7 @@ impl<P: Pressed> Policy<P> for SecondChance {
 
     fn stays(&self, p: &P, frame: FrameId, was_used: bool) {
         if p.record(frame).enlist() {
-            let mut queues = rmap::lock(p, &self.queues);
+            let mut queues = lock(p, &self.queues);
             let queue = if was_used { &mut queues.active } else { &mut queues.inactive };
             queue.push(p, frame);
         }

@@ -17,24 +17,31 @@
 
 mod advise;
 mod evict;
+mod families;
+#[cfg(feature = "file")]
+mod files;
+#[cfg(feature = "file")]
+mod links;
+mod lists;
 mod lru;
+mod none;
 mod rmap;
+mod to_swap;
 
 pub use evict::{Marks, Reclaimed};
 pub use lru::{Policy, SecondChance};
 pub use rmap::Record;
 
-use crate::addr::{FrameId, Prot, Range, Slot, SpaceId};
+use crate::addr::{FrameId, Range, Slot, SpaceId};
 use crate::backing::{Completed, InSlot, SwapArea, SwapStore};
-use crate::frame;
+#[cfg(feature = "file")]
+use crate::backing::{File, Unwritten, WeakFile};
 use crate::paging::{PageTable, Pte};
 use crate::platform::Platform;
 use crate::shared::Moment;
-use crate::wait::Token;
-use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
-use rmap::Spaces;
+use families::Spaces;
 use spile_sync::atomic::{AtomicU32, Ordering};
 use spile_sync::seeded;
 
@@ -73,7 +80,14 @@ pub unsafe trait Pressed: Platform<Reclaim = ToSwap> {
 pub struct Reclaimer<P: Pressed> {
     area: SwapArea<P::Swap>,
     spaces: Spaces<P>,
+    /// All that are open.
+    #[cfg(feature = "file")]
+    files: lists::Numbered<alloc::sync::Arc<WeakFile<P>>>,
     policy: P::Policy,
+    /// Whether pages leave.
+    is_idle: bool,
+    /// How many pages of files are being read or written.
+    moving: AtomicU32,
     /// How many are at it.
     evicting: AtomicU32,
     /// How often somebody found nothing to free, since something was freed or a fault was refused.
@@ -86,11 +100,30 @@ pub struct Reclaimer<P: Pressed> {
 const PATIENCE: u32 = if cfg!(loom) { 2 } else { 16 };
 
 impl<P: Pressed> Reclaimer<P> {
-    /// That sends pages to so many slots of `store`. Without slots it does nothing.
+    /// That sends pages to so many slots of `store`, and those of files back to where they come from.
     pub fn new(store: P::Swap, slots: u32) -> Self {
+        Self::with(SwapArea::new(store, slots), false)
+    }
+
+    /// That knows where pages are shown, so that files can be flushed and cut, and lets none leave.
+    pub fn idle(store: P::Swap) -> Self {
+        Self::with(SwapArea::new(store, 0), true)
+    }
+
+    fn with(area: SwapArea<P::Swap>, is_idle: bool) -> Self {
         let none = || AtomicU32::new(0);
-        let (area, policy) = (SwapArea::new(store, slots), P::Policy::default());
-        Self { area, spaces: Spaces::new(), policy, evicting: none(), fruitless: none(), failed: none() }
+        Self {
+            area,
+            spaces: Spaces::new(),
+            #[cfg(feature = "file")]
+            files: lists::Numbered::new(),
+            policy: P::Policy::default(),
+            is_idle,
+            moving: none(),
+            evicting: none(),
+            fruitless: none(),
+            failed: none(),
+        }
     }
 
     /// The slots.
@@ -125,10 +158,18 @@ impl<P: Pressed> Reclaimer<P> {
         self.failed.store(0, Ordering::Relaxed);
     }
 
-    /// Whether frames may come without anybody's doing: pages are being written, or others let pages go.
+    /// Whether frames may come without anybody's doing: pages are on their way, or others let pages go.
     fn is_under_way(&self) -> bool {
         // Acquire: whoever finds nobody at it finds what they freed. (No model shows it: as in `SwapArea::writing`.)
-        self.evicting.load(Ordering::Acquire) > 0 || self.area.writing() > 0
+        self.evicting.load(Ordering::Acquire) > 0 || self.has_transfers()
+    }
+
+    /// Whether pages are on their way: out, whose frames will be free, or in, whose frames can leave then. Each tells those who wait for a frame when it is over.
+    fn has_transfers(&self) -> bool {
+        // Acquire: as above.
+        self.area.writing() > 0
+            || (self.area.reading() > 0 && !seeded!("forget-what-is-read"))
+            || self.moving.load(Ordering::Acquire) > 0
     }
 
     /// Where those wait who wait for a frame.
@@ -137,7 +178,7 @@ impl<P: Pressed> Reclaimer<P> {
     }
 
     fn is_idle(&self) -> bool {
-        self.area.slots() == 0
+        self.is_idle
     }
 }
 
@@ -202,6 +243,46 @@ pub(crate) mod sealed {
 
         /// Frees pages, or starts to.
         fn free_some(p: &P) -> Freeing;
+
+        /// Where the pages of a file are shown.
+        #[cfg(feature = "file")]
+        type Links: Default + Send + Sync;
+        /// One such place.
+        #[cfg(feature = "file")]
+        type Link: Clone + Default + Send + Sync;
+
+        /// `file` is open.
+        #[cfg(feature = "file")]
+        fn opened(p: &P, file: &File<P>);
+        /// Nobody has the file of this number open any more.
+        #[cfg(feature = "file")]
+        fn closed(p: &P, file: u64);
+        /// A mapping of `range`, with `page` of `file` first, is about to be published: in the place of one that has the link `old`, or beside it, so that nothing
+        /// moves here from elsewhere; or of none. None: no memory.
+        #[cfg(feature = "file")]
+        fn link(
+            p: &P,
+            tables: &Self::Tables,
+            range: Range,
+            file: &File<P>,
+            page: u64,
+            old: Option<&Self::Link>,
+        ) -> Option<Self::Link>;
+        /// `frame`, which is the caller's alone, becomes `page` of the file of this number.
+        #[cfg(feature = "file")]
+        fn of_file(p: &P, frame: FrameId, file: u64, page: u64);
+        /// A page of a file is about to be read from its store, or written.
+        #[cfg(feature = "file")]
+        fn transfer_begins(p: &P);
+        /// It was read, and is in `frame`; or could not be, or is not wanted any more.
+        #[cfg(feature = "file")]
+        fn read_ends(p: &P, frame: Option<FrameId>);
+        /// What `frame` has was written, or could not be.
+        #[cfg(feature = "file")]
+        fn write_ends(p: &P, frame: FrameId, ok: bool);
+        /// Writes back what was written to these pages of `file`, and waits until it is durable. Nothing, where it is not known where they are shown.
+        #[cfg(feature = "file")]
+        fn flush(p: &P, file: &File<P>, pages: core::ops::Range<u64>) -> Result<(), Unwritten>;
     }
 
     /// What a program says of its pages.
@@ -224,260 +305,5 @@ pub(crate) mod sealed {
         UnderWay(Moment),
         /// Nothing can be freed, at this moment.
         Nothing,
-    }
-}
-
-use sealed::{Advice, Freeing};
-
-impl<P: Platform> sealed::Reclaim<P> for () {
-    const KEEPS: bool = false;
-    type Seen = ();
-    type Keeps = ();
-    type Tables = Inline<PageTable<P>>;
-
-    #[inline(always)]
-    fn seen(_: &P, _: u64) {}
-
-    #[inline(always)]
-    fn slot((): ()) -> Option<Slot> {
-        None
-    }
-
-    #[inline(always)]
-    fn keeps(_: impl FnOnce() -> bool) {}
-
-    #[inline(always)]
-    fn is_kept((): ()) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn is_still(_: &P, (): (), _: u64) -> bool {
-        true
-    }
-
-    fn keep(_: &P, tables: PageTable<P>, _: Option<SpaceId>) -> Inline<PageTable<P>> {
-        Inline(tables)
-    }
-
-    fn leave(_: &P, _: &Self::Tables) {}
-
-    #[inline(always)]
-    fn begins(_: &P, _: FrameId) {}
-
-    #[inline(always)]
-    fn comes(_: &P, _: SpaceId, _: FrameId, _: u64) {}
-
-    #[inline(always)]
-    fn returns(_: &P, _: &PageTable<P>, _: FrameId, _: u64, _: bool) {}
-
-    #[inline(always)]
-    fn moved(_: &P, _: SpaceId, _: Pte, _: u64) {}
-
-    #[inline(always)]
-    fn share(_: &P, _: Slot) {}
-
-    #[inline(always)]
-    fn give_up(_: &P, _: Slot) {}
-
-    fn find(_: &P, _: Slot) -> InSlot<'_, P> {
-        InSlot::Gone
-    }
-
-    fn tell_unreadable(_: &P, _: Slot) -> bool {
-        false
-    }
-
-    fn still_has(_: &P, _: Slot, _: FrameId) -> bool {
-        false
-    }
-
-    fn is_sole(_: &P, _: Slot, _: FrameId) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn has_relief(_: &P) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn advise(_: &P, _: &PageTable<P>, _: Range, _: Advice) {}
-
-    fn free_some(_: &P) -> Freeing {
-        Freeing::Nothing
-    }
-}
-
-/// Tables that nobody but their space finds.
-#[derive(Debug)]
-pub struct Inline<T>(T);
-
-impl<T> Deref for Inline<T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<P: Pressed> sealed::Reclaim<P> for ToSwap {
-    const KEEPS: bool = true;
-    type Seen = Option<Slot>;
-    type Keeps = bool;
-    type Tables = Arc<PageTable<P>>;
-
-    fn seen(p: &P, raw: u64) -> Option<Slot> {
-        p.decode_slot(raw)
-    }
-
-    fn slot(seen: Option<Slot>) -> Option<Slot> {
-        seen
-    }
-
-    fn keeps(keeps: impl FnOnce() -> bool) -> bool {
-        keeps()
-    }
-
-    fn is_kept(keeps: bool) -> bool {
-        keeps
-    }
-
-    fn is_still(p: &P, seen: Option<Slot>, raw: u64) -> bool {
-        p.decode_slot(raw) == seen
-    }
-
-    fn keep(p: &P, tables: PageTable<P>, parent: Option<SpaceId>) -> Arc<PageTable<P>> {
-        let tables = Arc::new(tables);
-        if !p.reclaimer().is_idle() {
-            p.reclaimer().spaces.join(p, &tables, parent);
-        }
-        tables
-    }
-
-    fn leave(p: &P, tables: &Arc<PageTable<P>>) {
-        if p.reclaimer().is_idle() {
-            return;
-        }
-        if !seeded!("exit-in-silence") {
-            p.reclaimer().spaces.leave(p, tables.space());
-        }
-        // Whoever found them before may not have told all CPUs yet of what it took away.
-        loop {
-            let token = Token::for_thing(p, tables.flush_thing());
-            if !tables.is_unflushed() || seeded!("exit-before-the-flush") {
-                break;
-            }
-            token.wait();
-        }
-        // Nor have let go of them: then it would be its drop that frees them, under a family's lock perhaps.
-        while Arc::strong_count(tables) > 1 && !seeded!("exit-in-silence") && !seeded!("exit-before-the-flush") {
-            p.relax();
-        }
-    }
-
-    fn begins(p: &P, frame: FrameId) {
-        if !p.reclaimer().is_idle() {
-            p.record(frame).forget();
-        }
-    }
-
-    fn comes(p: &P, space: SpaceId, frame: FrameId, at: u64) {
-        if !p.reclaimer().is_idle() {
-            p.record(frame).belongs(space, at);
-            p.reclaimer().policy.arrive(p, frame);
-        }
-    }
-
-    fn returns(p: &P, tables: &PageTable<P>, frame: FrameId, at: u64, is_sole: bool) {
-        let reclaimer = p.reclaimer();
-        if reclaimer.is_idle() {
-            return;
-        }
-        let record = p.record(frame);
-        if is_sole {
-            record.belongs(tables.space(), at);
-        } else if record.home().is_none() {
-            // Any of the family may have it: all descend from its founder.
-            let founder = reclaimer.spaces.founder(p, tables.space());
-            record.belongs(founder.unwrap_or(tables.space()), at);
-        }
-        reclaimer.policy.arrive(p, frame);
-    }
-
-    fn moved(p: &P, space: SpaceId, pte: Pte, at: u64) {
-        // What may be written nobody else shows. Of a page that is shared the others have an entry at the old address.
-        let is_own = || pte.prot.has(Prot::W) || frame::meta(p, pte.frame).refs() == 1;
-        if !p.reclaimer().is_idle() && p.record(pte.frame).home().is_some() && is_own() {
-            p.record(pte.frame).belongs(space, at);
-        }
-    }
-
-    fn share(p: &P, slot: Slot) {
-        p.reclaimer().area.share(slot);
-    }
-
-    fn give_up(p: &P, slot: Slot) {
-        p.reclaimer().area.give_up(p, slot);
-    }
-
-    fn find(p: &P, slot: Slot) -> InSlot<'_, P> {
-        let begins = |frame| {
-            p.record(frame).is_of(slot);
-            p.reclaimer().policy.arrive(p, frame);
-        };
-        p.reclaimer().area.find(p, slot, begins)
-    }
-
-    fn tell_unreadable(p: &P, slot: Slot) -> bool {
-        p.reclaimer().area.tell_unreadable(slot)
-    }
-
-    fn still_has(p: &P, slot: Slot, frame: FrameId) -> bool {
-        p.reclaimer().area.still_has(slot, frame)
-    }
-
-    fn is_sole(p: &P, slot: Slot, frame: FrameId) -> bool {
-        let area = &p.reclaimer().area;
-        // In this order. Once the caller's is the only entry nobody can show the frame who does not yet. Those who do are counted, beside the slot's
-        // hold and the caller's; if the slot had given its own up by then, it has the frame no more.
-        let is_alone = || frame::meta(p, frame).refs() == 2 || seeded!("sole-in-the-slot-alone");
-        area.is_last(slot) && is_alone() && area.still_has(slot, frame)
-    }
-
-    fn has_relief(p: &P) -> bool {
-        let reclaimer = p.reclaimer();
-        let is_over = |count: &AtomicU32| {
-            // Whoever is refused lets the next look again.
-            let over = count.load(Ordering::Relaxed) >= PATIENCE;
-            over && count.swap(0, Ordering::Relaxed) >= PATIENCE
-        };
-        if reclaimer.is_idle() || is_over(&reclaimer.failed) || seeded!("refuse-without-reclaim") {
-            return false;
-        }
-        // What was found by others, a while ago, is no reason.
-        !is_over(&reclaimer.fruitless) || Self::free_some(p) != Freeing::Nothing
-    }
-
-    fn advise(p: &P, tables: &PageTable<P>, range: Range, advice: Advice) {
-        if !p.reclaimer().is_idle() {
-            p.reclaimer().advise(p, tables, range, advice);
-        }
-    }
-
-    fn free_some(p: &P) -> Freeing {
-        let reclaimer = p.reclaimer();
-        if reclaimer.reclaim(p, lru::BATCH).freed > 0 {
-            return Freeing::Done;
-        }
-        // Before it is asked what is under way; and after the end of what was done here, which is such a moment too.
-        let moment = p.shared().moment(reclaimer.thing());
-        if reclaimer.is_under_way() {
-            return Freeing::UnderWay(moment);
-        }
-        reclaimer.fruitless.fetch_add(1, Ordering::Relaxed);
-        p.relax();
-        Freeing::Nothing
     }
 }

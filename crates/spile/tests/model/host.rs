@@ -114,11 +114,13 @@ pub struct Setting {
     pub reuse: bool,
     /// To how many slots pages can go.
     pub swap: u32,
+    /// Whether the byte of a page may be read while it is written, as programs and devices do: what is read then may be old.
+    pub torn: bool,
 }
 
-/// Ten frames, no caches, no end of grace periods, no reuse, no slots.
+/// Ten frames, no caches, no end of grace periods, no reuse, no slots, no torn bytes.
 pub const PLAIN: Setting =
-    Setting { frames: 10, caching: 0, periods: false, watched: false, tables_ahead: false, reuse: false, swap: 0 };
+    Setting { frames: 10, caching: 0, periods: false, watched: false, tables_ahead: false, reuse: false, swap: 0, torn: false };
 
 struct World {
     setting: Setting,
@@ -131,6 +133,8 @@ struct World {
     reclaimer: Reclaimer<Host>,
     /// Of each frame, where there are slots: each atomic costs each run.
     records: Vec<Record>,
+    /// The byte of each frame, where they may be torn.
+    torn: Vec<AtomicUsize>,
     /// Spaces that are gone.
     retired: Mutex<Vec<SpaceId>>,
     /// What happens while somebody sleeps.
@@ -170,8 +174,12 @@ impl Host {
             gone: Mutex::default(),
             shared: Shared::new(),
             asleep: Mutex::default(),
-            reclaimer: Reclaimer::new(Swap::new(setting.swap), setting.swap),
+            reclaimer: match setting.swap {
+                0 => Reclaimer::idle(Swap::new(0)),
+                slots => Reclaimer::new(Swap::new(slots), slots),
+            },
             records: (0..=setting.frames).filter(|_| setting.swap > 0).map(|_| Record::new()).collect(),
+            torn: (0..=setting.frames).filter(|_| setting.torn).map(|_| AtomicUsize::new(0)).collect(),
             retired: Mutex::default(),
             rcu: Domain::new(setting.periods, setting.watched, cores.clone()),
             cores,
@@ -238,12 +246,19 @@ impl Host {
     /// The byte of a page.
     pub fn peek(&self, frame: FrameId) -> u8 {
         assert!(matches!(self.kind(frame), Kind::Data | Kind::Zero), "{frame:?} is read as a page");
+        if let Some(byte) = self.0.torn.get(frame.0 as usize) {
+            // Relaxed, here and in `poke`: as programs and devices do.
+            return byte.load(Ordering::Relaxed) as u8;
+        }
         // SAFETY: (1) loom reports a write that is not ordered before or after.
         self.slot(frame).byte.with(|byte| unsafe { *byte })
     }
 
     pub fn poke(&self, frame: FrameId, value: u8) {
         assert_eq!(self.kind(frame), Kind::Data, "{frame:?} is written as a page");
+        if let Some(byte) = self.0.torn.get(frame.0 as usize) {
+            return byte.store(value.into(), Ordering::Relaxed);
+        }
         // SAFETY: (1) loom reports an access that is not ordered before or after.
         self.slot(frame).byte.with_mut(|byte| unsafe { *byte = value });
     }
@@ -274,6 +289,11 @@ impl Host {
             // Release: as in `serve`.
             core.served.store(usize::MAX, Ordering::Release);
         }
+    }
+
+    /// Whether some CPU has a translation of `at`.
+    pub fn is_cached(&self, at: u64) -> bool {
+        self.0.cores.all.iter().any(|core| core.cache.lock().unwrap().iter().any(|cached| cached.at == at))
     }
 
     /// What the MMU of this CPU makes of an access: a frame, or a fault.

@@ -1,5 +1,7 @@
 //! What the models have in common: a host, a design that holds nothing, and a race of two or three threads over one address space.
 
+#[cfg(feature = "file")]
+pub mod files;
 pub mod flushes;
 pub mod host;
 pub mod reclaim;

@@ -21,7 +21,7 @@ fn prepare<L: Locking>(s: &mut Space<L>, waiting: Waiting, ok: bool) {
     let file = s.file.as_ref().unwrap().downgrade();
     s.host.while_asleep(move |_| {
         if let Some(file) = file.upgrade() {
-            file.store().unwrap().finish(&file, ok);
+            _ = file.store().unwrap().finish(&file, ok);
         }
     });
 }

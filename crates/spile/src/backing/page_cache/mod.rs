@@ -6,19 +6,25 @@
 //! **Mechanism.** A tree of tables as for addresses, whose entries go from empty to *reading* to *here* by compare-exchange:
 //!
 //! ```text
-//!            a fault's claim              the store
-//!   empty ──────────────────▶ reading ───────────────▶ here ⇄ here, dirty
-//!     ▲                          │ it failed
-//!     └───── the first to see ◀──┘ unreadable
+//!            a fault's claim              the store          a write       being written
+//!   empty ──────────────────▶ reading ───────────────▶ here ─────────▶ dirty ──────────▶ writing, and dirty again or not
+//!     ▲                          │ it failed            ▲                ▲ it failed         │
+//!     └───── the first to see ◀──┘ unreadable           └────────────────┴───────────────────┘ it is written
 //! ```
 //!
-//! and from *here* to empty, by [`File::evict`], which takes all holds at once, if there are no others: until the entry is empty nobody gets
-//! one, and who wants the page spins.
+//! and from *here* to empty, by [`File::evict`], which marks the entry and then takes all holds at once, if there are no others: until the entry is empty nobody gets
+//! one, and who wants the page spins. How pages are written is in `dirty`, how they are lost when the file becomes shorter in `cut`.
+
+mod cut;
+mod dirty;
+
+pub use dirty::Unwritten;
 
 use crate::addr::{FrameId, PAGE};
 use crate::frame::{self, Frame};
 use crate::paging::{BITS, LEVELS};
 use crate::platform::{Platform, Store, Transfer};
+use crate::reclaim::sealed::Reclaim;
 use crate::shared::place_of;
 use crate::wait::{self, Token};
 use alloc::sync::{Arc, Weak};
@@ -33,11 +39,22 @@ const READING: u64 = 1;
 const HERE: u64 = 2;
 const DIRTY: u64 = 4;
 const UNREADABLE: u64 = 8;
+/// The store writes it.
+const WRITING: u64 = 16;
+/// It is the file's no more: what a transfer that is under way has of it goes with that.
+const LOST: u64 = 32;
+/// Somebody takes it out of memory, if nobody has it.
+const LEAVING: u64 = 64;
 const FRAME_SHIFT: u32 = 12;
+/// What its tables can tell apart.
+const MOST_PAGES: u64 = 1 << (BITS * LEVELS as u32);
 /// Owners of a page that nobody else has: its file, and who asks.
 const HELD_BY_US: u32 = 2;
 
 /// An open file that can be mapped. Clones are one opening: their mappings merge. Those of two openings do not, though they show the same pages.
+///
+/// With the last clone, those of mappings and transfers included, the pages go, also those that differ from the store: a host keeps one as long as
+/// [`dirty_pages`](Self::dirty_pages) tells of some that it wants, and flushes before it drops that.
 pub struct File<P: Platform> {
     object: Arc<Object<P>>,
     opening: u64,
@@ -74,6 +91,12 @@ struct Contents<P: Platform> {
     root: FrameId,
     /// In bytes.
     len: AtomicU64,
+    /// How many writes have failed.
+    failed: AtomicU64,
+    /// How many reads were for nothing, because the page was lost meanwhile.
+    lost_reads: AtomicU64,
+    /// Where its pages are shown.
+    links: <P::Reclaim as Reclaim<P>>::Links,
 }
 
 /// What a file knows of a page.
@@ -104,8 +127,12 @@ impl<P: Platform> File<P> {
     fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Self> {
         let root = frame::relieved(&p, P::alloc_table)?;
         let id = p.shared().number();
-        let contents = RcuBox::new(Contents { p, store, id, root, len: AtomicU64::new(len) });
-        Some(Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id })
+        let none = || AtomicU64::new(0);
+        let (len, failed, lost_reads, links) = (AtomicU64::new(len), none(), none(), Default::default());
+        let contents = RcuBox::new(Contents { p, store, id, root, len, failed, lost_reads, links });
+        let file = Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id };
+        P::Reclaim::opened(file.platform(), &file);
+        Some(file)
     }
 
     /// The same file, opened once more.
@@ -149,19 +176,53 @@ impl<P: Platform> File<P> {
         self.len() == 0
     }
 
-    /// Lets the file be longer. What is added reads as the store says.
+    /// Lets the file be longer. What is added reads as the store says, and in the page of the old end as zeros.
     pub fn extend(&self, len: u64) {
-        self.object.len.fetch_max(len, Ordering::Relaxed);
+        let was = self.len();
+        if len > was {
+            // Programs may have stored there.
+            self.zero_tail(&self.object.p, was);
+            self.object.len.fetch_max(len, Ordering::Relaxed);
+        }
+    }
+
+    /// Where its pages are shown.
+    pub(crate) fn links(&self) -> &<P::Reclaim as Reclaim<P>>::Links {
+        &self.object.links
     }
 
     /// How many pages there are: no more than its tables can tell apart.
     fn pages(&self) -> u64 {
-        self.len().div_ceil(PAGE).min(1 << (BITS * LEVELS as u32))
+        self.len().div_ceil(PAGE).min(MOST_PAGES)
+    }
+
+    /// Changes the entry of `page` as `to` says, until it declines. What it was.
+    fn change(&self, page: u64, to: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        let (table, i) = self.slot(page, false)?;
+        loop {
+            let raw = frame::table(&self.object.p, table).load(i);
+            if frame::table(&self.object.p, table).exchange(i, raw, to(raw)?).is_ok() {
+                return Some(raw);
+            }
+        }
+    }
+
+    /// What the entry of `page` says.
+    fn state(&self, page: u64) -> u64 {
+        self.slot(page, false).map_or(0, |(table, i)| frame::table(&self.object.p, table).load(i))
+    }
+
+    /// Whether it has no such page.
+    pub(crate) fn ends_before(&self, page: u64) -> bool {
+        page >= self.pages()
     }
 
     /// The table and entry of `page`; linked, if `p` may allocate.
     fn slot(&self, page: u64, link: bool) -> Option<(FrameId, usize)> {
         let p = &self.object.p;
+        if page >= MOST_PAGES {
+            return None;
+        }
         let index = |level: usize| (page >> (BITS * level as u32)) as usize & ((1 << BITS) - 1);
         let mut table = self.object.root;
         for level in (1..LEVELS).rev() {
@@ -189,19 +250,24 @@ impl<P: Platform> File<P> {
 
     /// `page`, its read begun if nobody has. Never sleeps.
     pub(crate) fn page<'m>(&self, p: &'m P, page: u64) -> Found<'m, P> {
-        if page >= self.pages() {
-            return Found::BeyondEnd;
-        }
-        let Some((table, i)) = self.slot(page, true) else { return Found::NoMemory };
+        let Some((table, i)) = self.slot(page, !self.ends_before(page)) else {
+            return if self.ends_before(page) { Found::BeyondEnd } else { Found::NoMemory };
+        };
         // Of who begins the read too: until the answer nobody takes the page away.
-        let mut _begun = None;
+        let mut begun = None;
         loop {
+            // Each time: what was read may be lost because the file is shorter by now.
+            if self.ends_before(page) && !(begun.is_some() && seeded!("read-again-beyond-the-end")) {
+                return Found::BeyondEnd;
+            }
             // Before the entry is looked at, or its completion could be missed.
             let token = Token::for_thing(p, self.thing(page));
             let raw = frame::table(p, table).load(i);
             match raw & (READING | HERE | UNREADABLE) {
+                // It goes when its transfer is over; then there may be another.
+                _ if raw & LOST != 0 => return Found::Reading(token),
                 0 => match self.begin(p, table, i, page) {
-                    Ok(frame) => _begun = frame.filter(|_| !seeded!("read-for-nobody")),
+                    Ok(frame) => begun = frame.filter(|_| !seeded!("read-for-nobody")),
                     Err(found) => return found,
                 },
                 UNREADABLE => {
@@ -224,18 +290,22 @@ impl<P: Platform> File<P> {
     fn hold<'m>(&self, p: &'m P, table: FrameId, i: usize, raw: u64) -> Option<Frame<'m, P>> {
         let frame = Frame::try_share(p, decode_frame(raw))?;
         // The count went up, so the frame is some page's; it is this one's if the entry says so still.
-        (frame::table(p, table).load(i) & !DIRTY == raw & !DIRTY).then_some(frame)
+        let page = |raw: u64| raw & !(DIRTY | WRITING | LEAVING);
+        (page(frame::table(p, table).load(i)) == page(raw)).then_some(frame)
     }
 
     /// Claims the empty entry `i` and starts the read. A hold on its frame, if nobody was quicker.
     fn begin<'m>(&self, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
         let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
         let (id, files) = (frame.id(), Frame::share(p, frame.id()));
+        P::Reclaim::of_file(p, id, self.id(), page);
         if frame::table(p, table).exchange(i, 0, encode_frame(id) | READING).is_err() {
             return Ok(None);
         }
         // The file has its hold now.
         files.give();
+        self.lose_if_beyond_end(page);
+        P::Reclaim::transfer_begins(p);
         let read = match &self.object.store {
             // SAFETY: (1) the file's, and nobody touches what is being read.
             Some(store) => unsafe { store.start_read(self, page, id) },
@@ -253,35 +323,35 @@ impl<P: Platform> File<P> {
         Ok(Some(frame))
     }
 
-    /// The read of `page` is over; its frame is filled, if `ok`. By anybody, in any state in which [`Machine::wake`](crate::Machine::wake)
-    /// may be called.
+    /// The transfer of `page` is over: its frame is filled, or written, if `ok`. By anybody, in any state in which
+    /// [`Machine::wake`](crate::Machine::wake) may be called.
     ///
     /// # Safety
     ///
-    /// (1) The store began to read `page`, and answers or has answered [`Started`](Transfer::Started); (2) nobody else completes that read: a second
-    /// call would end the next read of the page, if there is one; (3) the store does not use the frame any more.
+    /// (1) The store began to read or write `page`, and answers or has answered [`Started`](Transfer::Started); (2) nobody else completes that: a second
+    /// call would end the next transfer of the page, if there is one; (3) the store does not use the frame any more.
     pub unsafe fn complete(&self, page: u64, ok: bool) {
-        self.end(page, ok);
+        if self.state(page) & READING != 0 { self.end(page, ok) } else { self.end_write(page, ok) }
     }
 
     /// Shows the page that is being read, or gives it up. Nothing, if none is being read.
     fn end(&self, page: u64, ok: bool) {
-        let (table, i) = self.slot(page, false).expect("a page that is being read has its entry");
-        let raw = frame::table(&self.object.p, table).load(i);
-        debug_assert_eq!(raw & (READING | HERE), READING, "a read that did not begin was completed");
-        if raw & READING == 0 {
-            return;
+        let p = &self.object.p;
+        let ended = self.change(page, |raw| match raw & (READING | LOST) {
+            READING if ok => Some(raw & !READING | HERE),
+            READING => Some(UNREADABLE),
+            0 | LOST => None,
+            _ => Some(0),
+        });
+        debug_assert!(ended.is_some(), "a read that did not begin was completed");
+        let Some(raw) = ended else { return };
+        let frame = decode_frame(raw);
+        let is_there = ok && raw & LOST == 0;
+        if !is_there {
+            frame::put(p, frame);
         }
-        let done = if ok { raw & !READING | HERE } else { UNREADABLE };
-        let changed = frame::table(&self.object.p, table).exchange(i, raw, done);
-        debug_assert!(changed.is_ok(), "a page that is being read was changed");
-        if changed.is_err() {
-            return;
-        }
-        if !ok {
-            frame::put(&self.object.p, decode_frame(raw));
-        }
-        wait::happened(&self.object.p, self.thing(page));
+        P::Reclaim::read_ends(p, is_there.then_some(frame));
+        wait::happened(p, self.thing(page));
     }
 
     /// Where those wait who wait for `page`.
@@ -291,7 +361,7 @@ impl<P: Platform> File<P> {
 
     /// `page`, if it is in memory. A hold on it.
     pub(crate) fn cached<'m>(&self, p: &'m P, page: u64) -> Option<Frame<'m, P>> {
-        if page >= self.pages() {
+        if self.ends_before(page) {
             return None;
         }
         let (table, i) = self.slot(page, false)?;
@@ -305,52 +375,40 @@ impl<P: Platform> File<P> {
             let raw = frame::table(p, table).load(i);
             raw & HERE != 0 && decode_frame(raw) == frame
         };
-        page < self.pages() && self.slot(page, false).is_some_and(here)
-    }
-
-    /// `page`, which is in memory and about to be writable somewhere, differs from the store. The caller has a hold on its frame, or has locked an
-    /// entry that has one: else it may have left, and nothing is noted.
-    pub(crate) fn set_dirty(&self, p: &P, page: u64) {
-        let Some((table, i)) = self.slot(page, false) else { return };
-        loop {
-            let raw = frame::table(p, table).load(i);
-            if raw & HERE == 0 || raw & DIRTY != 0 || frame::table(p, table).exchange(i, raw, raw | DIRTY).is_ok() {
-                return;
-            }
-        }
+        !self.ends_before(page) && self.slot(page, false).is_some_and(here)
     }
 
     /// Takes `page` out of memory, if it is there, does not differ from the store, and nobody else has it: no entry of a page table, no fault
     /// that waits for it, no token. Whether it did. Never sleeps.
     pub fn evict(&self, page: u64) -> bool {
         let p = &self.object.p;
-        let Some((table, i)) = self.slot(page, false) else { return false };
-        let raw = frame::table(p, table).load(i);
-        if raw & HERE == 0 || raw & DIRTY != 0 {
-            return false;
-        }
+        let raw = self.state(page);
+        let Some((table, i)) = self.slot(page, false).filter(|_| raw & (HERE | LOST) == HERE) else { return false };
         // Now it is this page's, and will be.
         let Some(frame) = self.hold(p, table, i, raw) else { return false };
+        self.evict_held(p, page, frame)
+    }
+
+    /// The same, of a page that is in `frame`, on which the caller has a hold that it gives up.
+    pub(crate) fn evict_held(&self, p: &P, page: u64, frame: Frame<'_, P>) -> bool {
         let meta = frame::meta(p, frame.id());
-        // Who looks meanwhile spins.
+        let clean = encode_frame(frame.id()) | HERE;
+        // Who wants the file's hold meanwhile spins.
         let _pin = p.pin();
+        // First: as long as it is leaving, one of the holds is the file's. Of two others, who has one would give it up meanwhile.
+        let claims = |raw| (raw == clean).then_some(raw | LEAVING);
+        if !seeded!("leave-unclaimed") && self.change(page, claims).is_none() {
+            // It is dirty, or being written, or another page's.
+            return false;
+        }
         if !meta.freeze(HELD_BY_US) && !seeded!("evict-what-is-held") {
+            self.change(page, |raw| Some(raw & !LEAVING));
             return false;
         }
-        if frame::table(p, table).exchange(i, raw, 0).is_err() {
-            // It is dirty.
-            meta.thaw(HELD_BY_US);
-            return false;
-        }
+        self.change(page, |_| Some(0));
         // SAFETY: (1) a page of the file's; (2) nobody has a hold, nor gets one.
         unsafe { p.free(frame.give()) };
         true
-    }
-
-    /// Whether `page` is in memory and differs from the store.
-    pub fn is_dirty(&self, page: u64) -> bool {
-        let dirty = |(table, i)| frame::table(&self.object.p, table).load(i) & DIRTY != 0;
-        self.slot(page, false).is_some_and(dirty)
     }
 }
 
@@ -403,6 +461,7 @@ fn decode_frame(raw: u64) -> FrameId {
 
 impl<P: Platform> Drop for Contents<P> {
     fn drop(&mut self) {
+        P::Reclaim::closed(&self.p, self.id);
         self.free_under(self.root, LEVELS - 1);
     }
 }

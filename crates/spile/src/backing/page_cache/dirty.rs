@@ -1,0 +1,155 @@
+//! Pages that differ from the store, and how they get there.
+//!
+//! **Guarantee.** A page that was written is *dirty* until a write of it has succeeded that began after the last change. One write of a page is
+//! under way at a time. A failed write leaves it dirty, and is counted.
+//!
+//! **Mechanism.** Who writes a page back makes it clean first, then sees to it that no CPU changes it without a fault, and only then starts to write; a
+//! fault makes it dirty again. So a change that the write may have missed is noted.
+
+use super::{DIRTY, File, HERE, LEAVING, LOST, WRITING, decode_frame};
+use crate::frame::{self, Frame};
+use crate::platform::{Platform, Store, Transfer};
+use crate::reclaim::sealed::Reclaim;
+use crate::wait::{self, Token};
+use core::fmt;
+use core::ops::Range;
+use spile_sync::atomic::Ordering;
+use spile_sync::seeded;
+
+/// What was written is not all in the store, or the store cannot say that it is durable. Pages that could not be written stay as they are, dirty: the next flush
+/// tries again, and asks for the store's word again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unwritten;
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not all of it is durable; what could not be written is in memory still, and can be flushed again")
+    }
+}
+
+impl core::error::Error for Unwritten {}
+
+impl<P: Platform> File<P> {
+    /// `page`, which is in memory and about to be writable somewhere, differs from the store. Where it becomes writable in an entry, under the lock of that
+    /// entry's table: who makes it clean looks there afterwards. The caller has a hold on its frame, or has locked an entry that has one: else it may have left,
+    /// and nothing is noted.
+    pub(crate) fn set_dirty(&self, page: u64) {
+        self.change(page, |raw| (raw & (HERE | DIRTY) == HERE).then_some(raw | DIRTY));
+    }
+
+    /// Whether `page` is in memory and differs from the store.
+    pub fn is_dirty(&self, page: u64) -> bool {
+        self.state(page) & DIRTY != 0
+    }
+
+    /// Whether `page` is being written to the store.
+    pub(crate) fn is_writing(&self, page: u64) -> bool {
+        self.state(page) & WRITING != 0
+    }
+
+    /// How many pages are in memory and differ from the store. Exact when nobody changes them.
+    pub fn dirty_pages(&self) -> u64 {
+        let mut dirty = 0;
+        self.each_cached(0..u64::MAX, |_, raw| dirty += u64::from(raw & DIRTY != 0));
+        dirty
+    }
+
+    /// Whether its store takes what was written.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.store().is_some_and(|store| store.takes_writes(self))
+    }
+
+    /// The first page of `pages` that is dirty.
+    pub(crate) fn next_dirty(&self, pages: Range<u64>) -> Option<u64> {
+        self.next_with(pages, DIRTY)
+    }
+
+    /// The first page of `pages` that is being written.
+    pub(crate) fn next_writing(&self, pages: Range<u64>) -> Option<u64> {
+        self.next_with(pages, WRITING)
+    }
+
+    fn next_with(&self, pages: Range<u64>, state: u64) -> Option<u64> {
+        let mut found = None;
+        self.each_while(pages, |page, raw| {
+            found = (raw & state != 0).then_some(page);
+            found.is_none()
+        });
+        found
+    }
+
+    /// `page` is clean, and being written, if it was dirty and nobody writes it. A hold on its frame. The caller sees to it that every CPU faults before it
+    /// writes the page again, and then [`write`](Self::write)s it.
+    pub(crate) fn begin_write<'m>(&self, p: &'m P, page: u64) -> Option<Frame<'m, P>> {
+        let (table, i) = self.slot(page, false)?;
+        loop {
+            let raw = frame::table(p, table).load(i);
+            if raw & (HERE | DIRTY | WRITING | LOST) != HERE | DIRTY {
+                return None;
+            }
+            // Before it is being written: when that is over, the file's own may go.
+            let held = if raw & LEAVING == 0 { self.hold(p, table, i, raw) } else { None };
+            let begun = held.filter(|_| frame::table(p, table).exchange(i, raw, raw & !DIRTY | WRITING).is_ok());
+            if begun.is_some() {
+                P::Reclaim::transfer_begins(p);
+                return begun;
+            }
+            p.relax();
+        }
+    }
+
+    /// Starts to write `page`, whose write was begun, from `frame`. Never sleeps. How that went.
+    pub(crate) fn write(&self, page: u64, frame: Frame<'_, P>) -> Transfer {
+        let Some(store) = self.store() else {
+            self.end_write(page, false);
+            return Transfer::Failed;
+        };
+        // SAFETY: (1) the file's, which has a hold until it is written.
+        let transfer = unsafe { store.start_write(self, page, frame.id()) };
+        drop(frame);
+        if transfer != Transfer::Started {
+            self.end_write(page, transfer == Transfer::Done);
+        }
+        transfer
+    }
+
+    /// `page` is written, if `ok`, or stays dirty.
+    pub(super) fn end_write(&self, page: u64, ok: bool) {
+        let p = self.platform();
+        if !ok {
+            // Relaxed: the entry's change, next, releases it to whoever waits for that.
+            self.object.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        let ended = self.change(page, |raw| match raw & (WRITING | LOST) {
+            WRITING if ok || seeded!("failed-write-is-clean") => Some(raw & !WRITING),
+            WRITING => Some(raw & !WRITING | DIRTY),
+            0 | LOST => None,
+            _ => Some(0),
+        });
+        debug_assert!(ended.is_some(), "a write that did not begin was completed");
+        let Some(raw) = ended else { return };
+        let frame = decode_frame(raw);
+        if raw & LOST != 0 {
+            frame::put(p, frame);
+        }
+        P::Reclaim::write_ends(p, frame, ok);
+        wait::happened(p, self.thing(page));
+    }
+
+    /// Until nobody writes `page`. With nothing held; may sleep.
+    pub(crate) fn await_write(&self, p: &P, page: u64) {
+        loop {
+            let token = Token::for_thing(p, self.thing(page));
+            if !self.is_writing(page) || seeded!("flush-without-waiting") {
+                return;
+            }
+            token.wait();
+        }
+    }
+
+    /// How many writes have failed so far.
+    pub(crate) fn failed_writes(&self) -> u64 {
+        // Relaxed: who waited for a write has acquired the end of it.
+        self.object.failed.load(Ordering::Relaxed)
+    }
+}

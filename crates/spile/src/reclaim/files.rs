@@ -1,0 +1,193 @@
+//! Files: their pages leave, are written back, and are lost when a file becomes shorter.
+//!
+//! **Guarantee.** When a flush returns, what was written before it began is durable, or it says that it is not. When a file was cut, no CPU uses a page beyond the end, and
+//! none ever will, but for those that private mappings have copied. Writes are noted until they are in the store (`dirty`).
+//!
+//! **Mechanism.** All by [`Links`](super::links): a page is hidden, write-protected or cut in every entry that shows it, then flushed, a batch at a time, and then written
+//! or given up.
+
+use super::evict::{Leaving, Seen, To};
+use super::lru::{BATCH, Policy as _};
+use super::{Pressed, Reclaimer};
+use crate::addr::{FrameId, PAGE};
+use crate::backing::{File, Unwritten};
+use crate::frame::{self, Frame};
+use crate::paging::Owed;
+use crate::platform::Store;
+use crate::wait;
+use core::ops::Range;
+use spile_sync::atomic::Ordering;
+use spile_sync::seeded;
+
+impl<P: Pressed> Reclaimer<P> {
+    /// Hides `page` of `file`, which is in `held`, in every entry that shows it; or lets no CPU write it, if it is to be written back first. None: it stays, as it is or until it is written.
+    pub(super) fn hide<'p>(
+        &self,
+        p: &'p P,
+        file: File<P>,
+        page: u64,
+        (held, seen): (Frame<'p, P>, Seen),
+        even_used: bool,
+        owed: &mut Owed<P>,
+    ) -> Option<Leaving<'p, P>> {
+        let frame = held.id();
+        if !file.still_has(p, page, frame) || file.is_writing(page) {
+            // When it is written it arrives.
+            return None;
+        }
+        // The file has a hold, and the caller.
+        let is_alone = frame::meta(p, frame).refs() as usize <= seen.entries + 2;
+        let is_dirty = file.is_dirty(page);
+        let may_leave = is_alone && (even_used || !seen.accessed) && !seen.kept && (!is_dirty || file.takes_writes());
+        if !may_leave {
+            self.policy.stays(p, frame, seen.accessed);
+            return None;
+        }
+        if is_dirty {
+            let held = file.begin_write(p, page)?;
+            clean(p, &file, page, &held, owed);
+            return Some(Leaving { to: To::Store(file, page), held, entries: 0 });
+        }
+        let mut entries = 0;
+        file.links().visit(p, page, |tables, at| entries += usize::from(tables.hide(p, at, frame, owed)));
+        Some(Leaving { to: To::File(file, page), held, entries })
+    }
+}
+
+impl<P: Pressed> Reclaimer<P> {
+    /// A transfer of a file's page is over; `frame` has the page, if it is in memory.
+    pub(super) fn has_moved(&self, p: &P, frame: Option<FrameId>) {
+        if let Some(frame) = frame.filter(|_| !self.is_idle()) {
+            self.policy.arrive(p, frame);
+        }
+        // Release: see `is_under_way`.
+        self.moving.fetch_sub(1, Ordering::Release);
+        if !self.is_idle() {
+            wait::happened(p, self.thing());
+        }
+    }
+}
+
+/// Lets no CPU write `page`, which is in `held`, without a fault, when `owed` is flushed.
+fn clean<P: Pressed>(p: &P, file: &File<P>, page: u64, held: &Frame<'_, P>, owed: &mut Owed<P>) {
+    if !seeded!("write-what-is-written") {
+        file.links().visit(p, page, |tables, at| tables.clean(p, at, held.id(), owed));
+    }
+}
+
+impl<P: Pressed> File<P> {
+    /// Writes back what was written to `pages` before this began, and waits until the store says that it is durable. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`]: some of it is not; or a page elsewhere in the file could not be written meanwhile. What is missing is in memory still.
+    pub fn flush(&self, pages: Range<u64>) -> Result<(), Unwritten> {
+        let p = self.platform();
+        // What comes from nowhere has nowhere to go.
+        let Some(store) = self.store() else { return Ok(()) };
+        if !self.takes_writes() {
+            return if self.next_dirty(pages).is_some() { Err(Unwritten) } else { Ok(()) };
+        }
+        let failed = self.failed_writes();
+        let mut rest = pages.clone();
+        while !rest.is_empty() {
+            rest.start = self.write_some(p, rest.clone());
+        }
+        self.await_writes(pages);
+        let is_durable = seeded!("flush-without-sync") || store.sync(self);
+        if self.failed_writes() == failed && is_durable { Ok(()) } else { Err(Unwritten) }
+    }
+
+    /// Starts to write the first dirty pages of `pages`, as many as are flushed at once. Where to go on. May sleep: what is being written, and was changed since, is
+    /// waited for.
+    fn write_some(&self, p: &P, pages: Range<u64>) -> u64 {
+        let mut owed = Owed::new();
+        let mut begun = [const { None }; BATCH];
+        let (mut next, mut some) = (pages.start, 0);
+        while some < BATCH {
+            let Some(page) = self.next_dirty(next..pages.end) else {
+                next = pages.end;
+                break;
+            };
+            if let Some(held) = self.begin_write(p, page) {
+                clean(p, self, page, &held, &mut owed);
+                begun[some] = Some((page, held));
+                some += 1;
+            } else if some > 0 {
+                // Nobody is waited for with writes that have begun.
+                break;
+            } else {
+                self.await_write(p, page);
+                continue;
+            }
+            next = page + 1;
+        }
+        owed.flush(p);
+        for (page, held) in begun.into_iter().flatten() {
+            _ = self.write(page, held);
+        }
+        next
+    }
+
+    /// Lets the file be `len` bytes long. If that is shorter, when it returns no CPU uses what lies beyond, faults there are refused, nothing of it is being written, and
+    /// what is read of it goes nowhere; what private mappings have copied stays theirs. It is for the host to tell the store afterwards. One at a time per file. May
+    /// sleep.
+    pub fn truncate(&self, len: u64) {
+        let was = self.len();
+        self.set_len(len);
+        if len < was {
+            self.cut(len.div_ceil(PAGE)..u64::MAX);
+            self.zero_tail(self.platform(), len);
+        }
+    }
+
+    /// Lets no CPU use `pages` as they are in memory: what is used next is read anew. For contents that have changed where they come from. What was written and is not in the
+    /// store is lost. May sleep.
+    pub fn invalidate(&self, pages: Range<u64>) {
+        self.cut(pages);
+    }
+
+    /// Loses all of `pages`, in memory and where they are shown, and waits until none of them is being written.
+    fn cut(&self, pages: Range<u64>) {
+        self.lose_all(pages.clone());
+        self.await_writes(pages);
+    }
+
+    /// Waits until what is being written of `pages` is over, page after page. With nothing held; may sleep.
+    fn await_writes(&self, mut pages: Range<u64>) {
+        while let Some(page) = self.next_writing(pages.clone()) {
+            self.await_write(self.platform(), page);
+            pages.start = page + 1;
+        }
+    }
+
+    fn lose_all(&self, pages: Range<u64>) {
+        let p = self.platform();
+        let mut rest = pages;
+        loop {
+            let (mut owed, mut lost, mut some) = (Owed::new(), [const { None }; BATCH], 0);
+            let mut next = None;
+            self.each_while(rest.clone(), |page, _| {
+                if some == BATCH {
+                    next = Some(page);
+                    return false;
+                }
+                if let Some(held) = self.lose(p, page) {
+                    let mut entries = 0;
+                    self.links().visit(p, page, |tables, at| entries += usize::from(tables.cut(p, at, held.id(), &mut owed)));
+                    lost[some] = Some((held, entries));
+                    some += 1;
+                }
+                true
+            });
+            owed.flush(p);
+            for (held, entries) in lost.into_iter().flatten() {
+                (0..entries).for_each(|_| frame::put(p, held.id()));
+            }
+            match next {
+                Some(page) => rest.start = page,
+                None => return,
+            }
+        }
+    }
+}
