@@ -50,7 +50,9 @@ const PLACES: &[&str] = &[
     "crates/spile/src/paging/zap.rs",
     "crates/sim/src/cpu.rs",
     // Traits whose implementors owe memory, and whose callers have it.
-    "crates/spile/src/backing/page_cache.rs",
+    "crates/spile/src/backing/page_cache/cut.rs",
+    "crates/spile/src/backing/page_cache/dirty.rs",
+    "crates/spile/src/backing/page_cache/mod.rs",
     "crates/spile/src/backing/swap.rs",
     "crates/spile/src/fault/cow.rs",
     "crates/spile/src/frame.rs",
@@ -59,6 +61,7 @@ const PLACES: &[&str] = &[
     "crates/spile/src/reclaim/mod.rs",
     "crates/sim/src/store.rs",
     "crates/sim/src/swap.rs",
+    "crates/stores/src/pages.rs",
     // The simulator's memory, and its RCU domain.
     "crates/sim/src/frames.rs",
     "crates/sim/src/lib.rs",
