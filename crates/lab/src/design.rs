@@ -11,7 +11,7 @@ use crate::concurrent::simulated::simulated;
 use crate::concurrent::threads::threaded;
 use crate::concurrent::{Found, Plan};
 use crate::lean::Lean;
-use crate::replay::{Report, replayed};
+use crate::replay::{Progress, Report, Squeezed, replayed, squeezed};
 use anyhow::{Result, bail};
 use spile::Locking;
 use spile_mmtrace::Step;
@@ -24,7 +24,9 @@ pub struct Design {
     /// What it is called.
     pub name: &'static str,
     /// Makes the steps of a recording, and says now and then how many are done.
-    pub replay: fn(&[Step], &mut dyn FnMut(usize)) -> Report,
+    pub replay: fn(&[Step], Progress<'_>) -> Report,
+    /// The same with memory for a part, in per cent, of the pages that they want, by a seed.
+    pub squeezed: fn(&[Step], usize, u64, Progress<'_>) -> Squeezed,
     /// Makes them as a plan says, by a seeded schedule, and counts what that costs.
     #[cfg(feature = "sched")]
     pub simulated: fn(&[Step], &Plan<'_>, u64, Tell<'_>) -> Found,
@@ -44,6 +46,7 @@ macro_rules! list {
         &[$(Design {
             name: <spile::$design as Locking>::NAME,
             replay: replayed::<spile::$design>,
+            squeezed: squeezed::<spile::$design>,
             #[cfg(feature = "sched")]
             simulated: simulated::<spile::$design>,
             threaded: threaded::<spile::$design>,

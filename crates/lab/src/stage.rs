@@ -3,7 +3,8 @@
 //! **Guarantee.** A replay is the same on both, but for what is checked on the way and how long it takes.
 
 use crate::lean::Lean;
-use spile::{Locking, Mm, Platform};
+use spile::reclaim::{Marks, Pressed as _};
+use spile::{Access, Denied, Locking, Mm, Platform};
 use spile_rcu::Rcu;
 use spile_sim::Sim;
 
@@ -17,6 +18,18 @@ pub trait Stage: Platform<Store: Default> {
 
     /// No CPU runs a program in `mm` any more.
     fn vacate<L: Locking>(&self, mm: &Mm<Self, L>);
+
+    /// Accesses the page at `at` as the program in `mm` does that runs on the CPU of this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    fn touch<L: Locking>(&self, mm: &Mm<Self, L>, at: u64, access: Access) -> Result<(), Denied> {
+        mm.fault_and_wait(at, access).map(drop)
+    }
+
+    /// Lets pages leave memory where little of it is free, as far as they can.
+    fn balance(&self) {}
 
     /// Flushes of translation caches so far, and requests to other CPUs for them.
     fn flushes(&self) -> (u64, u64);
@@ -43,6 +56,28 @@ impl Stage for Sim {
 
     fn vacate<L: Locking>(&self, mm: &Mm<Self, L>) {
         Sim::vacate(self, mm);
+    }
+
+    fn touch<L: Locking>(&self, mm: &Mm<Self, L>, at: u64, access: Access) -> Result<(), Denied> {
+        // It stays there, and comes as another program would.
+        Sim::vacate(self, mm);
+        let touched = {
+            let cpu = self.this_cpu();
+            let user = cpu.enter(mm);
+            match access {
+                // What is there, so that nothing is written that was not.
+                Access::Write => user.load(at).and_then(|byte| user.store(at, byte)),
+                Access::Read => user.load(at).map(drop),
+                Access::Exec => user.exec(at).map(drop),
+            }
+        };
+        self.stay(mm);
+        touched
+    }
+
+    fn balance(&self) {
+        const MARKS: Marks = Marks { low: 16, high: 32 };
+        self.this_cpu().call(|| self.reclaimer().balance(self, MARKS));
     }
 
     fn flushes(&self) -> (u64, u64) {

@@ -69,7 +69,27 @@ fn redis_agrees<L: Locking>() {
     must_agree(&whole::<L>(&bundled("redis"), |steps| watched::<L>(steps, 60_000)));
 }
 
+/// With frames for less than a third of the pages.
+fn squeezed_agrees<L: Locking>() {
+    for name in ["ls", "redis"] {
+        let trace = Trace::open(bundled(name)).expect("a trace");
+        let steps = steps(&trace).expect("a trace in order");
+        let squeezed = spile_lab::replay::squeezed::<L>(&steps, 30, 1, &mut |_| ());
+        println!(
+            "| {name} | {} | {} of {} pages | {:?} | {:?} |",
+            L::NAME,
+            squeezed.frames,
+            squeezed.wanted.most_pages,
+            squeezed.swapped,
+            squeezed.report.counters.get("fallbacks")
+        );
+        assert!(squeezed.agrees(), "{}", squeezed.report.first_difference());
+        assert!(squeezed.swapped.out > 0 && squeezed.swapped.back > 0, "nothing left memory: this shows nothing");
+    }
+}
+
 spile::test_each_design! {
+    squeezed => squeezed_agrees;
     ls => ls_agrees;
     redis => redis_agrees;
     others => others_agree;

@@ -74,10 +74,24 @@ struct Pool {
     last_first: bool,
 }
 
+/// How many frames are in use, and at most were at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// For pages.
+    pub pages: usize,
+    /// For tables.
+    pub tables: usize,
+    /// Pages, at most.
+    pub most_pages: usize,
+    /// Tables, at most.
+    pub most_tables: usize,
+}
+
 /// All frames.
 pub(crate) struct Arena {
     slots: Box<[Slot]>,
     pool: Mutex<Pool>,
+    uses: Mutex<Uses>,
     zero: FrameId,
 }
 
@@ -89,6 +103,17 @@ impl fmt::Debug for Arena {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Uses {
+    fn begin(&mut self, kind: Kind) {
+        let (now, most) = match kind {
+            Kind::Table => (&mut self.tables, &mut self.most_tables),
+            _ => (&mut self.pages, &mut self.most_pages),
+        };
+        *now += 1;
+        *most = (*most).max(*now);
+    }
 }
 
 impl Arena {
@@ -111,7 +136,7 @@ impl Arena {
         let free = (1..=frames).rev().map(FrameId).collect();
         let reserves = vec![Vec::new(); cpus];
         let pool = Pool { free, reserves, failures: Failures::Never, asked: 0, rng, last_first };
-        Self { slots, pool: Mutex::new(pool), zero }
+        Self { slots, pool: Mutex::new(pool), uses: Mutex::default(), zero }
     }
 
     fn slot(&self, frame: FrameId) -> &Slot {
@@ -131,6 +156,10 @@ impl Arena {
     pub(crate) fn free_count(&self) -> usize {
         let pool = lock(&self.pool);
         pool.free.len() + pool.reserves.iter().map(Vec::len).sum::<usize>()
+    }
+
+    pub(crate) fn uses(&self) -> Uses {
+        *lock(&self.uses)
     }
 
     pub(crate) fn zero(&self) -> FrameId {
@@ -170,6 +199,7 @@ impl Arena {
         let mut content = lock(&self.slot(frame).content);
         assert!(matches!(content.kind, Kind::Free | Kind::Reserve), "{frame:?} was given away while it was {:?}", content.kind);
         content.kind = kind;
+        lock(&self.uses).begin(kind);
         content.generation += 1;
         if content.bytes.is_empty() && kind == Kind::Data {
             content.bytes = vec![POISON; BYTES].into();
@@ -187,6 +217,7 @@ impl Arena {
             content.kind = Kind::Free;
             content.bytes.fill(POISON);
         }
+        lock(&self.uses).pages -= 1;
         lock(&self.pool).give(frame);
         None
     }
@@ -199,6 +230,7 @@ impl Arena {
         if kind != Kind::Table || refs != 0 || used != 0 {
             return Some(format!("{frame:?} was freed as a table, and is {kind:?} with {refs} owners and {used} entries in use"));
         }
+        lock(&self.uses).tables -= 1;
         let mut pool = lock(&self.pool);
         let keeps = pool.reserves[cpu].len() < RESERVE;
         lock(&self.slot(frame).content).kind = if keeps { Kind::Reserve } else { Kind::Free };

@@ -42,7 +42,7 @@ mod tlb;
 mod watch;
 
 pub use cpu::{Cpu, User};
-pub use frames::Failures;
+pub use frames::{Failures, Uses};
 pub use machine::Pin;
 pub use mmu::Flush;
 pub use rcu::{Section, SimRcu};
@@ -193,6 +193,11 @@ impl Sim {
     /// How many frames nobody has.
     pub fn free_frames(&self) -> usize {
         self.arena().free_count()
+    }
+
+    /// How many frames are in use, and were.
+    pub fn uses(&self) -> Uses {
+        self.arena().uses()
     }
 
     /// The swap device.

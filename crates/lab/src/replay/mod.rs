@@ -5,12 +5,15 @@
 //!
 //! **Mechanism.** `program` has the address spaces and knows what a step does; this file makes the steps in order.
 
+mod echo;
 mod program;
 mod report;
+mod squeezed;
 
 pub(crate) use program::Program;
 pub(crate) use report::count;
 pub use report::{Difference, Fullest, Report};
+pub use squeezed::{Squeezed, squeezed};
 
 use crate::heap;
 use crate::lean::Lean;
@@ -21,20 +24,22 @@ use std::collections::BTreeMap;
 
 /// The memory of the machine that programs are replayed on, in frames: as much as the largest recording needs, and more. It is not there before it is used.
 pub const FRAMES: u32 = 500_000;
-/// So many steps are made between two words to who shows progress.
+/// Who shows progress is told how many steps are done.
+pub type Progress<'p> = &'p mut dyn FnMut(usize);
+/// So many steps are made between two words to that.
 const STRIDE: usize = 1024;
 
 /// All of `steps` under one design on a machine that only counts; `progress` is told how many are done.
-pub fn replayed<L: Locking>(steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+pub fn replayed<L: Locking>(steps: &[Step], progress: Progress<'_>) -> Report {
     complete(Replay::<_, L>::new(steps), steps, progress)
 }
 
 /// The same on this machine.
-pub fn replayed_on<P: Stage, L: Locking>(stage: P, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+pub fn replayed_on<P: Stage, L: Locking>(stage: P, steps: &[Step], progress: Progress<'_>) -> Report {
     complete(Replay::<P, L>::on(stage, steps), steps, progress)
 }
 
-fn complete<P: Stage, L: Locking>(mut replay: Replay<P, L>, steps: &[Step], progress: &mut dyn FnMut(usize)) -> Report {
+fn complete<P: Stage, L: Locking>(mut replay: Replay<P, L>, steps: &[Step], progress: Progress<'_>) -> Report {
     replay.advance(steps, progress);
     replay.finish()
 }
@@ -57,12 +62,15 @@ impl<L: Locking> Replay<Lean, L> {
 impl<P: Stage, L: Locking> Replay<P, L> {
     /// Of a program that will make these steps, on this machine.
     pub fn on(stage: P, steps: &[Step]) -> Self {
-        let program = Program::new(stage, steps);
+        Self::of(Program::new(stage, steps))
+    }
+
+    fn of(program: Program<P, L>) -> Self {
         Self { program, report: Report::default(), heap: heap::in_use() }
     }
 
     /// Makes `steps`, which come after those made before.
-    pub fn advance(&mut self, steps: &[Step], progress: &mut dyn FnMut(usize)) {
+    pub fn advance(&mut self, steps: &[Step], progress: Progress<'_>) {
         let mut done = 0;
         for some in steps.chunks(STRIDE) {
             let Self { program, report, .. } = self;

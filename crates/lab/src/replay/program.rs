@@ -6,6 +6,7 @@
 //! **Mechanism.** An address space per recorded one, begun with the kernel's own list at its exec. Where the kernel chose an address the
 //! recorded one is asked for. Files are as long as anybody wants, and are there from the beginning: nothing is locked while the core is at work.
 
+use super::echo::Echo;
 use super::report::{Report, count};
 use crate::stage::Stage;
 use spile::backing::File;
@@ -31,6 +32,8 @@ pub(crate) struct Program<P: Stage, L: Locking> {
     numbers: HashMap<u64, u32>,
     /// What the address spaces counted that are gone.
     counted: Mutex<Counters>,
+    /// Accesses of which the recording does not tell, if such are made.
+    echo: Option<Mutex<Echo>>,
 }
 
 /// An address space of it.
@@ -88,7 +91,12 @@ impl<P: Stage, L: Locking> Program<P, L> {
         files_of(steps).for_each(|number| _ = files.entry(number).or_insert_with(|| open(number)));
         let numbers = files.iter().map(|(number, file)| (file.id(), *number)).collect();
         let names = names_of(steps).map(|name| (name, format!("name {name:x}").into())).collect();
-        Self { stage, spaces: Mutex::default(), files, names, numbers, counted: Mutex::default() }
+        Self { stage, spaces: Mutex::default(), files, names, numbers, counted: Mutex::default(), echo: None }
+    }
+
+    /// The same, which uses its pages again. Where memory is scarce some is freed before each step.
+    pub(crate) fn with_echo(self, seed: u64) -> Self {
+        Self { echo: Some(Mutex::new(Echo::new(seed))), ..self }
     }
 
     /// The machine.
@@ -153,6 +161,15 @@ impl<P: Stage, L: Locking> Program<P, L> {
     /// Makes a step, and reports.
     pub(crate) fn step(&self, step: &Step, report: &mut Report) {
         report.steps += 1;
+        let mut echo = self.echo.as_ref().map(lock);
+        if let Some(echo) = &mut echo {
+            self.stage.balance();
+            match step.kind {
+                Kind::Exec(..) | Kind::Gone => echo.gone(step.mm),
+                Kind::Fork { child } => echo.fork(step.mm, child),
+                _ => {}
+            }
+        }
         match &step.kind {
             Kind::Exec(snapshot, faults) => return self.exec(step, snapshot, faults, report),
             Kind::Gone => return self.gone(step.mm),
@@ -164,7 +181,13 @@ impl<P: Stage, L: Locking> Program<P, L> {
             Kind::Fork { child } => self.fork(&space, *child),
             Kind::Call(call, result) => self.call(&space, step, call, *result, report),
             Kind::Vma(line) => self.line(&space, step, line, report),
-            Kind::Fault(fault) => fault_at(&space, step, fault, report),
+            Kind::Fault(fault) => {
+                fault_at(&space, step, fault, report);
+                if let Some(echo) = &mut echo {
+                    let (at, access) = (fault.page * PAGE, access_of(fault));
+                    report.without_memory += echo.after(&self.stage, &space.mm, step.mm, at, access);
+                }
+            }
             Kind::Compare(snapshot) => self.compare(&space, step, snapshot, report),
             Kind::Exec(..) | Kind::Gone => {}
         }
@@ -354,12 +377,16 @@ impl<P: Stage, L: Locking> Program<P, L> {
     }
 }
 
-fn fault_at<P: Stage, L: Locking>(space: &Space<P, L>, step: &Step, fault: &Fault, report: &mut Report) {
-    let access = match fault {
+fn access_of(fault: &Fault) -> Access {
+    match fault {
         Fault { write: true, .. } => Access::Write,
         Fault { exec: true, .. } => Access::Exec,
         _ => Access::Read,
-    };
+    }
+}
+
+fn fault_at<P: Stage, L: Locking>(space: &Space<P, L>, step: &Step, fault: &Fault, report: &mut Report) {
+    let access = access_of(fault);
     let outcome = space.mm.fault_and_wait(fault.page * PAGE, access);
     report.without_memory += usize::from(matches!(outcome, Err(Denied::NoMemory)));
     if !count(&mut report.faults, outcome.is_ok()) {

@@ -2,6 +2,7 @@
 
 mod concurrent;
 mod report;
+mod squeezed;
 
 use super::End;
 use crate::concurrent::WINDOW;
@@ -34,6 +35,9 @@ pub struct Args {
     /// Also a report: one HTML file with tables and charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// With frames for so many per cent of the pages that each recording wants: the others are in swap slots. Pages are used again besides, by the seed
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["concurrent", "html"])]
+    memory: Option<u8>,
     /// Threads beside each other, on simulated CPUs under a seeded schedule: how many cache lines faults and changes move
     #[arg(long)]
     concurrent: bool,
@@ -46,8 +50,8 @@ pub struct Args {
     /// Where mappings are put
     #[arg(long, value_enum, default_value = "recorded", requires = "concurrent")]
     placement: Placement,
-    /// The first seed
-    #[arg(long, default_value_t = 0, requires = "concurrent")]
+    /// The first seed: of schedules, or of what is used again
+    #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How many seeds
     #[arg(long, default_value_t = 1, requires = "concurrent")]
@@ -90,9 +94,10 @@ pub fn run(args: &Args) -> Result<End> {
     let traces = if args.traces.is_empty() { source::bundled() } else { args.traces.clone() };
     args.html.as_deref().map(crate::report::probe).transpose()?;
     interrupt::keep_what_is_done();
-    let good = match args.concurrent {
-        true => beside_each_other(args, &traces, &designs)?,
-        false => in_order(args, &traces, &designs)?,
+    let good = match args.memory {
+        _ if args.concurrent => beside_each_other(args, &traces, &designs)?,
+        Some(percent) => with_less(args, percent, &traces, &designs)?,
+        None => in_order(args, &traces, &designs)?,
     };
     Ok(if good && !interrupt::is_asked() { End::Good } else { End::Bad })
 }
@@ -131,6 +136,22 @@ fn in_order(args: &Args, traces: &[PathBuf], designs: &[&'static Design]) -> Res
     let bad = rows.iter().filter(|row| !row.report.agrees());
     let good = !args.check || tell_differences(bad.map(Row::difference));
     Ok(good && rows.iter().all(|row| row.torn.is_none()))
+}
+
+/// The same.
+fn with_less(args: &Args, percent: u8, traces: &[PathBuf], designs: &[&'static Design]) -> Result<bool> {
+    let mut rows = Vec::new();
+    for path in traces.iter().take_while(|_| !interrupt::is_asked()) {
+        let source = opened(path)?;
+        let one = |design: &&'static Design| squeezed::row(&source, design, percent, args.seed);
+        rows.extend(designs.iter().take_while(|_| !interrupt::is_asked()).map(one));
+    }
+    match args.json {
+        true => output::json(&rows)?,
+        false => println!("{}", squeezed::rows_table(&rows)),
+    }
+    // Memory that is refused, or a page that is lost, is no result, asked for or not.
+    Ok(tell_differences(rows.iter().filter(|row| !row.agrees).map(squeezed::Row::difference)))
 }
 
 /// The same.
