@@ -5,6 +5,11 @@
 //!
 //! **Mechanism.** A machine whose files take writes, tear them and fail, and tell what they have kept at the last sync. `SPILE_SEEDS` sets the number of seeds.
 
+#[cfg(feature = "sched")]
+mod controls;
+mod seeds;
+
+use seeds::seeds;
 use spile::backing::{File, Unwritten};
 use spile::linux::{Errno, remap, sync};
 use spile::{Access, Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, Waiting};
@@ -665,8 +670,7 @@ fn family<L: Locking>(seed: u64, percent: u64) {
 }
 
 fn families<L: Locking>() {
-    let seeds = std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
-    for seed in 0..seeds {
+    for seed in 0..seeds(40) {
         family::<L>(seed, [10, 20, 30, 50][seed as usize % 4]);
     }
 }
@@ -693,21 +697,10 @@ spile::test_each_design! {
 #[cfg(feature = "sched")]
 #[test]
 fn controls() {
-    if std::env::var_os("SPILE_MUTATE").is_some() {
-        return;
-    }
-    let this = std::env::current_exe().unwrap();
-    let bugs = [
+    controls::all_are_found(&[
         ("failed-write-is-clean", "vma_refcount::what_was_flushed_is_durable"),
         ("flush-without-sync", "vma_refcount::what_was_flushed_is_durable"),
         ("flush-without-waiting", "vma_refcount::what_was_flushed_is_durable"),
         ("write-what-is-written", "vma_refcount::all_mappings_are_found"),
-    ];
-    let found = |(bug, test): &(&str, &str)| {
-        let mut child = std::process::Command::new(&this);
-        let child = child.args(["--exact", test]).env("SPILE_MUTATE", format!("bug:{bug}")).env("RUST_BACKTRACE", "0");
-        !child.output().unwrap().status.success()
-    };
-    let missed: Vec<_> = bugs.iter().filter(|bug| !found(bug)).collect();
-    assert!(missed.is_empty(), "seeded bugs that no seed found: {missed:?}");
+    ]);
 }

@@ -7,6 +7,9 @@
 //! is to be seen meanwhile: if that could not be seen before the answer, the run would not end.
 #![cfg(feature = "sched")]
 
+mod seeds;
+
+use seeds::seeds;
 use spile::{Access, Attr, Denied, Layout, Locking, Mm, Outcome, PAGE, Place, Platform as _, Prot, Range, Unmapping};
 use spile_rcu::Rcu as _;
 use spile_sim::{Cpu, Sim};
@@ -121,19 +124,15 @@ fn admitted<L: Locking>(cpu: &Cpu<'_>, stage: &Stage<L>) {
     cpu.call(|| stage.mm.map(Place::Anywhere(PAGE), anon)).unwrap();
 }
 
-fn seeds() -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60)
-}
-
 fn place_is_reserved<L: Locking>() {
     if L::LETS_GO {
-        (0..seeds()).for_each(|seed| _ = run::<L>(Unmapping::Reserve, seed, reserved).expect_ok());
+        (0..seeds(60)).for_each(|seed| _ = run::<L>(Unmapping::Reserve, seed, reserved).expect_ok());
     }
 }
 
 fn mapping_is_admitted<L: Locking>() {
     if L::LETS_GO {
-        (0..seeds()).for_each(|seed| _ = run::<L>(Unmapping::Admit, seed, admitted).expect_ok());
+        (0..seeds(60)).for_each(|seed| _ = run::<L>(Unmapping::Admit, seed, admitted).expect_ok());
     }
 }
 

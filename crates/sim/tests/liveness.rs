@@ -8,6 +8,10 @@
 //! with seeded bugs, each of which takes a bound away.
 #![cfg(feature = "sched")]
 
+mod controls;
+mod seeds;
+
+use seeds::seeds;
 use spile::{Access, Attr, Done, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Failures, Sim};
 use spile_sync::sched::{Run, Strategy};
@@ -15,10 +19,6 @@ use std::mem::forget;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 const A: u64 = 0x4000_0000;
-
-fn seeds() -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100)
-}
 
 fn at(n: u64) -> Range {
     Range::page_of(A + n * PAGE)
@@ -129,7 +129,7 @@ mod beside_changes {
     }
 
     fn bounded<L: Locking>() {
-        let waited: Vec<_> = (0..seeds()).filter_map(overtakes::<L>).collect();
+        let waited: Vec<_> = (0..seeds(100)).filter_map(overtakes::<L>).collect();
         let most = waited.iter().max().expect("it never waited: this shows nothing");
         println!("{:18} {} faults waited, overtaken by at most {most} changes", L::NAME, waited.len());
         assert!(*most <= locks::<L>(), "a fault that waited was overtaken by {most} changes");
@@ -223,7 +223,7 @@ mod for_the_last_frame {
     }
 
     fn served<L: Locking>() {
-        (0..seeds()).for_each(one::<L>);
+        (0..seeds(100)).for_each(one::<L>);
     }
 
     spile::test_each_design! {
@@ -234,11 +234,7 @@ mod for_the_last_frame {
 /// Seeded bugs, and who finds them.
 #[test]
 fn controls() {
-    if std::env::var_os("SPILE_MUTATE").is_some() {
-        return;
-    }
-    let this = std::env::current_exe().unwrap();
-    let bugs = [
+    controls::all_are_found(&[
         ("no-turn-for-readers", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
         ("no-turn-for-readers", "beside_changes::rcu::a_fault_is_next_after_one_change"),
         ("turn-without-time", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
@@ -246,12 +242,5 @@ fn controls() {
         ("forget-what-is-read", "for_the_last_frame::mmap_lock::all_are_served"),
         ("refuse-at-once", "for_the_last_frame::mmap_lock::all_are_served"),
         ("come-again-without-the-page", "for_the_last_frame::mmap_lock::all_are_served"),
-    ];
-    let found = |(bug, test): &(&str, &str)| {
-        let mut child = std::process::Command::new(&this);
-        let child = child.args(["--exact", test]).env("SPILE_MUTATE", format!("bug:{bug}")).env("RUST_BACKTRACE", "0");
-        !child.output().unwrap().status.success()
-    };
-    let missed: Vec<_> = bugs.iter().filter(|bug| !found(bug)).collect();
-    assert!(missed.is_empty(), "seeded bugs that no seed found: {missed:?}");
+    ]);
 }

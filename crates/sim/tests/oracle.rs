@@ -7,6 +7,9 @@
 //! **Mechanism.** A program has two CPUs, so that one's translations must be flushed by the other. It forks, and its children act
 //! beside it, up to two deep. Two bytes of each page are watched, its first and its last. `SPILE_SEEDS` sets the number of seeds.
 
+mod seeds;
+
+use seeds::seeds;
 use spile::backing::File;
 use spile::{
     AnonId, Attr, Backing, Denied, Error, FaultKind, Flags, Kind, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping,
@@ -459,10 +462,6 @@ fn run<L: Locking>(seed: u64, ops: usize, failing: bool) {
     drop(named);
     drop(world);
     sim.finish();
-}
-
-fn seeds(normal: u64) -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(normal)
 }
 
 fn runs<L: Locking>(first: u64, ops: usize, failing: bool) {

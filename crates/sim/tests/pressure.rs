@@ -7,6 +7,9 @@
 //! **Mechanism.** A family of spaces, each with a model of one byte per page, acts on one CPU in turn while pages leave and come back. There are frames
 //! for a tenth to a half of what the programs write. `SPILE_SEEDS` sets the number of seeds.
 
+mod seeds;
+
+use seeds::seeds;
 use spile::linux::{MLOCK_ONFAULT, advice, remap};
 use spile::reclaim::{Marks, Pressed as _};
 use spile::{Access, Attr, Denied, Done, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
@@ -511,8 +514,7 @@ fn family<L: Locking>(seed: u64, percent: u64) {
 }
 
 fn families<L: Locking>() {
-    let seeds = std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
-    for seed in 0..seeds {
+    for seed in 0..seeds(40) {
         family::<L>(seed, [10, 20, 30, 50][seed as usize % 4]);
     }
 }

@@ -3,6 +3,9 @@
 //! `SPILE_SEEDS` sets the number of seeds. A failing seed prints its story and repeats it.
 #![cfg(feature = "sched")]
 
+mod seeds;
+
+use seeds::seeds;
 use spile::linux::{Errno, advice, remap};
 use spile::locking::Miss;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Vma};
@@ -17,10 +20,6 @@ const B: u64 = 0x5000_0000;
 
 /// More than any of them needs.
 const FRAMES: u32 = 100;
-
-fn seeds() -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300)
-}
 
 fn page(at: u64) -> Range {
     Range::page_of(at)
@@ -42,7 +41,7 @@ struct Race<'a, L: Locking> {
 
 impl<L: Locking> Race<'_, L> {
     fn run(&self) {
-        (0..seeds()).for_each(|seed| self.run_seed(seed));
+        (0..seeds(300)).for_each(|seed| self.run_seed(seed));
     }
 
     fn run_seed(&self, seed: u64) {

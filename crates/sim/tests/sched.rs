@@ -15,8 +15,10 @@
 mod duels;
 mod ledgers;
 mod pairs;
+mod seeds;
 mod tides;
 
+use seeds::seeds;
 use spile::backing::File;
 use spile::{Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Waiting};
 use spile_sim::{Content, Cpu, Failures, Rng, Sim, User};
@@ -442,8 +444,31 @@ fn one<L: Locking>(seed: u64, cpus: u64, ops: usize) -> Outcome {
     outcome.check(end.is_ok(), "frames were forgotten")
 }
 
-fn seeds(normal: u64) -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(normal)
+/// A short story: each CPU plays its part in `world`, by the schedule of this seed; then `end` says what is wrong, if anything. How many steps it takes is about
+/// `steps`.
+fn played<W: Sync>(
+    (seed, sim, cpus, steps): (u64, &Sim, u64, u64),
+    world: W,
+    part: impl Fn(&W, &Cpu<'_>, u64) + Sync,
+    end: impl FnOnce(W) -> Result<(), String>,
+) -> Outcome {
+    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
+    let mut run = Run::new(seed).strategy(strategy).expect_steps(steps).max_steps(300_000).keep_events(80);
+    for number in 0..cpus {
+        let (world, part) = (&world, &part);
+        run = run.spawn(format!("cpu {number}"), move || sim.run_on(number as usize, |cpu| part(world, cpu, number)));
+    }
+    let outcome = run.run();
+    if !outcome.is_ok() {
+        // What is left of it means nothing.
+        std::mem::forget(world);
+        return outcome;
+    }
+    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| end(world)));
+    match end.unwrap_or_else(|_| Err("a panic at the end".into())) {
+        Ok(()) => outcome,
+        Err(wrong) => outcome.check(false, wrong),
+    }
 }
 
 /// Runs seeds until one fails; prints how far it came.

@@ -7,6 +7,11 @@
 //! **Mechanism.** One CPU after the other, where the device does what a test needs while a fault sleeps; and two CPUs under the seeded
 //! scheduler. `SPILE_SEEDS` sets the number of seeds.
 
+#[cfg(feature = "sched")]
+mod controls;
+#[cfg(feature = "sched")]
+mod seeds;
+
 use spile::backing::File;
 use spile::{Access, Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range, Waiting};
 use spile_sim::{Content, Sim};
@@ -106,6 +111,7 @@ spile::test_each_design! {
 /// Two CPUs under the seeded scheduler.
 #[cfg(feature = "sched")]
 mod beside {
+    use super::seeds::seeds;
     use super::*;
     use spile_sim::{Cpu, User};
     use spile_sync::sched::{Outcome, Run, Strategy};
@@ -115,10 +121,6 @@ mod beside {
 
     /// Far away, and touched.
     const B: u64 = A + (1 << 40);
-
-    fn seeds() -> u64 {
-        std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(100)
-    }
 
     /// What the two have in common.
     struct Stage<L: Locking> {
@@ -207,7 +209,7 @@ mod beside {
             end(stage);
             reads
         };
-        (0..seeds()).map(one).max().unwrap()
+        (0..seeds(100)).map(one).max().unwrap()
     }
 
     fn rounds<L: Locking>() {
@@ -251,7 +253,7 @@ mod beside {
             end(stage);
             [u64::from(!late), u64::from(overtook && !late)]
         };
-        (0..seeds() / 10).map(one).fold([0; 2], |sum, one| [sum[0] + one[0], sum[1] + one[1]])
+        (0..seeds(100) / 10).map(one).fold([0; 2], |sum, one| [sum[0] + one[0], sum[1] + one[1]])
     }
 
     /// Whether changes of its mapping wait for a fault that sleeps with its hold.
@@ -297,22 +299,11 @@ mod beside {
 #[cfg(feature = "sched")]
 #[test]
 fn controls() {
-    if std::env::var_os("SPILE_MUTATE").is_some() {
-        return;
-    }
-    let this = std::env::current_exe().unwrap();
-    let bugs = [
+    controls::all_are_found(&[
         ("come-again-without-the-page", "beside::vma_refcount::a_page_is_taken_before_the_retry"),
         ("retry-without-the-page", "beside::vma_refcount::a_page_is_taken_before_the_retry"),
         ("read-for-nobody", "beside::vma_refcount::a_page_is_taken_before_the_retry"),
         ("wait-for-another-read", "vma_refcount::a_read_that_fails_is_told"),
         ("held-unasked", "beside::spf_refcount::a_change_waits_for_a_read"),
-    ];
-    let found = |(bug, test): &(&str, &str)| {
-        let mut child = std::process::Command::new(&this);
-        let child = child.args(["--exact", test]).env("SPILE_MUTATE", format!("bug:{bug}")).env("RUST_BACKTRACE", "0");
-        !child.output().unwrap().status.success()
-    };
-    let missed: Vec<_> = bugs.iter().filter(|bug| !found(bug)).collect();
-    assert!(missed.is_empty(), "seeded bugs that no seed found: {missed:?}");
+    ]);
 }

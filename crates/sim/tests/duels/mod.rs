@@ -10,7 +10,7 @@
 use spile::backing::File;
 use spile::{Attr, Backing, Denied, Flags, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range, Unmapping, Vma};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
-use spile_sync::sched::{Outcome, Run, Strategy, label};
+use spile_sync::sched::{Outcome, label};
 use std::sync::Mutex;
 
 const TABLE: u64 = 512 * PAGE;
@@ -291,27 +291,11 @@ impl<L: Locking> World<L> {
 
 pub fn one<L: Locking>(seed: u64) -> Outcome {
     let cpus = 2 + seed % 3;
-    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
     let world = World::<L>::new(seed, cpus);
     if (seed / 2).is_multiple_of(2) {
         world.sim.stall_one_in(if world.story == Story::Hurries { 8 } else { 24 });
     }
-    let mut run = Run::new(seed).strategy(strategy).expect_steps(STEPS).max_steps(300_000).keep_events(80);
-    for number in 0..cpus {
-        let world = &world;
-        run = run.spawn(format!("cpu {number}"), move || {
-            world.sim.run_on(number as usize, |cpu| if number == 0 { world.change(cpu) } else { world.play(cpu, number) });
-        });
-    }
-    let outcome = run.run();
-    if !outcome.is_ok() {
-        // What is left of it means nothing.
-        std::mem::forget(world);
-        return outcome;
-    }
-    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.end()));
-    match end.unwrap_or_else(|_| Err("a panic at the end".into())) {
-        Ok(()) => outcome,
-        Err(wrong) => outcome.check(false, wrong),
-    }
+    let sim = world.sim.clone();
+    let part = |world: &World<L>, cpu: &Cpu<'_>, number| if number == 0 { world.change(cpu) } else { world.play(cpu, number) };
+    super::played((seed, &sim, cpus, STEPS), world, part, World::end)
 }

@@ -10,7 +10,7 @@ use spile::backing::File;
 use spile::linux::remap;
 use spile::{Attr, Backing, Denied, Flags, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
-use spile_sync::sched::{Outcome, Run, Strategy, label};
+use spile_sync::sched::{Outcome, label};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
@@ -215,26 +215,11 @@ impl<L: Locking> World<L> {
 
 pub fn one<L: Locking>(seed: u64) -> Outcome {
     let cpus = 3 + seed % 2;
-    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
     let world = World::<L>::new(seed, cpus);
     if (seed / 2).is_multiple_of(2) {
         world.sim.stall_one_in(16);
     }
-    let mut run = Run::new(seed).strategy(strategy).expect_steps(STEPS).max_steps(300_000).keep_events(80);
-    for number in 0..cpus {
-        let world = &world;
-        run = run.spawn(format!("cpu {number}"), move || {
-            world.sim.run_on(number as usize, |cpu| if number == 0 { world.keep(cpu) } else { world.play(cpu, number) });
-        });
-    }
-    let outcome = run.run();
-    if !outcome.is_ok() {
-        // What is left of it means nothing.
-        std::mem::forget(world);
-        return outcome;
-    }
-    match world.end() {
-        Ok(()) => outcome,
-        Err(wrong) => outcome.check(false, wrong),
-    }
+    let sim = world.sim.clone();
+    let part = |world: &World<L>, cpu: &Cpu<'_>, number| if number == 0 { world.keep(cpu) } else { world.play(cpu, number) };
+    super::played((seed, &sim, cpus, STEPS), world, part, World::end)
 }

@@ -9,7 +9,7 @@
 
 use spile::{Attr, Denied, Layout, Locking, Mm, PAGE, Place, Prot, Range, Vma};
 use spile_sim::{Cpu, Rng, Sim, User};
-use spile_sync::sched::{Outcome, Run, Strategy, label};
+use spile_sync::sched::{Outcome, label};
 
 const TABLE: u64 = 512 * PAGE;
 const BASE: u64 = 0x8000_0000;
@@ -163,27 +163,12 @@ impl<L: Locking> World<L> {
 
 pub fn one<L: Locking>(seed: u64) -> Outcome {
     let cpus = 2 + seed % 3;
-    let strategy = if seed.is_multiple_of(2) { Strategy::Random } else { Strategy::Pct { depth: 3 + seed as usize / 2 % 4 } };
     let world = World::<L>::new(seed, cpus);
     if (seed / 2).is_multiple_of(2) {
         world.sim.stall_one_in(16);
     }
-    let mut run = Run::new(seed).strategy(strategy).expect_steps(STEPS).max_steps(300_000).keep_events(80);
-    for number in 0..cpus {
-        let world = &world;
-        run = run.spawn(format!("cpu {number}"), move || {
-            world.sim.run_on(number as usize, |cpu| if number < 2 { world.change(cpu, number) } else { world.play(cpu, number) });
-        });
-    }
-    let outcome = run.run();
-    if !outcome.is_ok() {
-        // What is left of it means nothing.
-        std::mem::forget(world);
-        return outcome;
-    }
-    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.end()));
-    match end.unwrap_or_else(|_| Err("a panic at the end".into())) {
-        Ok(()) => outcome,
-        Err(wrong) => outcome.check(false, wrong),
-    }
+    let sim = world.sim.clone();
+    let part =
+        |world: &World<L>, cpu: &Cpu<'_>, number| if number < 2 { world.change(cpu, number) } else { world.play(cpu, number) };
+    super::played((seed, &sim, cpus, STEPS), world, part, World::end)
 }

@@ -127,6 +127,12 @@ impl<P: Platform> PageTable<P> {
     }
 }
 
+/// The word of an entry whose page is kept, if that `keeps`.
+#[inline(always)]
+fn word<P: Platform>(p: &P, pte: Pte, keeps: <P::Reclaim as Reclaim<P>>::Keeps) -> u64 {
+    p.encode(pte) | if P::Reclaim::is_kept(keeps) { kept::<P>() } else { 0 }
+}
+
 impl<'t, P: Platform> Spot<'t, P> {
     /// The page's address.
     pub(crate) fn at(&self) -> u64 {
@@ -142,7 +148,7 @@ impl<'t, P: Platform> Spot<'t, P> {
     /// The word of its entry.
     #[inline(always)]
     fn word(&self, pte: Pte) -> u64 {
-        self.p.encode(pte) | if P::Reclaim::is_kept(self.keeps) { kept::<P>() } else { 0 }
+        word(self.p, pte, self.keeps)
     }
 
     /// Where its page was, if that was away.
@@ -285,7 +291,6 @@ impl<P: Platform> PageTable<P> {
         mut page: impl FnMut(u64) -> Option<Pte>,
     ) {
         let keeps = P::Reclaim::keeps(keeps);
-        let word = |pte| p.encode(pte) | if P::Reclaim::is_kept(keeps) { kept::<P>() } else { 0 };
         let _section = p.rcu().read();
         let Some(locked) = self.leaf(p, around.start()).and_then(|leaf| Self::lock(p, leaf)) else { return };
         if !good() {
@@ -299,7 +304,7 @@ impl<P: Platform> PageTable<P> {
             }
             if let Some(pte) = page(at) {
                 if self.admit(p, at, None, pte).is_ok() {
-                    locked.fill(i, word(pte));
+                    locked.fill(i, word(p, pte, keeps));
                 } else {
                     frame::put(p, pte.frame);
                 }

@@ -250,16 +250,13 @@ impl<P: Platform> File<P> {
 
     /// `page`, its read begun if nobody has. Never sleeps.
     pub(crate) fn page<'m>(&self, p: &'m P, page: u64) -> Found<'m, P> {
-        let Some((table, i)) = self.slot(page, !self.ends_before(page)) else {
-            return if self.ends_before(page) { Found::BeyondEnd } else { Found::NoMemory };
-        };
+        if self.ends_before(page) {
+            return Found::BeyondEnd;
+        }
+        let Some((table, i)) = self.slot(page, true) else { return Found::NoMemory };
         // Of who begins the read too: until the answer nobody takes the page away.
-        let mut begun = None;
+        let mut _begun = None;
         loop {
-            // Each time: what was read may be lost because the file is shorter by now.
-            if self.ends_before(page) && !(begun.is_some() && seeded!("read-again-beyond-the-end")) {
-                return Found::BeyondEnd;
-            }
             // Before the entry is looked at, or its completion could be missed.
             let token = Token::for_thing(p, self.thing(page));
             let raw = frame::table(p, table).load(i);
@@ -267,7 +264,9 @@ impl<P: Platform> File<P> {
                 // It goes when its transfer is over; then there may be another.
                 _ if raw & LOST != 0 => return Found::Reading(token),
                 0 => match self.begin(p, table, i, page) {
-                    Ok(frame) => begun = frame.filter(|_| !seeded!("read-for-nobody")),
+                    // What was begun is lost if the file is shorter by now.
+                    Ok(_) if self.ends_before(page) && !seeded!("read-again-beyond-the-end") => return Found::BeyondEnd,
+                    Ok(frame) => _begun = frame.filter(|_| !seeded!("read-for-nobody")),
                     Err(found) => return found,
                 },
                 UNREADABLE => {
