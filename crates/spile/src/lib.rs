@@ -20,6 +20,7 @@ mod flushing;
 mod frame;
 mod identity;
 pub mod index;
+mod limit;
 #[cfg(feature = "linux")]
 pub mod linux;
 pub mod locking;

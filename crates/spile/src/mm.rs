@@ -157,6 +157,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let mut child = Self::with_design(design, self.platform.clone(), self.layout, Some(self.space()))?;
         child.unmapping = self.unmapping;
         child.waiting = self.waiting;
+        P::Reclaim::inherit(self.table.residents(), child.table.residents());
         Ok(child)
     }
 

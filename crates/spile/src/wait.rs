@@ -8,6 +8,7 @@
 
 use crate::addr::FrameId;
 use crate::frame::Frame;
+use crate::paging::PageTable;
 use crate::platform::Platform;
 use crate::reclaim::sealed::{Freeing, Reclaim};
 use crate::shared::{Moment, Shared};
@@ -19,14 +20,14 @@ use spile_rcu::Rcu;
 pub struct Token<'m, P: Platform> {
     p: &'m P,
     moment: Moment,
-    source: Source,
+    source: Source<'m, P>,
     /// The page that is being read: it stays as long as this.
     held: Option<Frame<'m, P>>,
 }
 
 /// Who sees to it that it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+#[derive(Debug)]
+enum Source<'m, P: Platform> {
     /// Somebody else.
     Others,
     /// Nobody: who was refused lets others come first, and asks again.
@@ -35,6 +36,8 @@ enum Source {
     Grace,
     /// Pages leave memory: the waiter sends them away, and waits for those that are being written.
     Reclaim,
+    /// The same, of this space alone, which is at its limit.
+    Room(&'m PageTable<P>),
 }
 
 /// Why a token was given.
@@ -75,6 +78,13 @@ impl<'m, P: Platform> Token<'m, P> {
         P::Reclaim::has_relief(p).then(token)
     }
 
+    /// For room in a space that shows as many pages as it may; none if none of them can leave.
+    #[cold]
+    pub(crate) fn for_room(p: &'m P, tables: &'m PageTable<P>) -> Option<Self> {
+        let token = || Self { source: Source::Room(tables), ..Self::for_thing(p, 0) };
+        P::Reclaim::has_room_soon(p, tables).then(token)
+    }
+
     /// That holds `frame` too.
     pub(crate) fn holding(self, frame: Frame<'m, P>) -> Self {
         Self { held: Some(frame), ..self }
@@ -87,7 +97,7 @@ impl<'m, P: Platform> Token<'m, P> {
 
     /// Whether it is for memory.
     pub(crate) fn is_for_memory(&self) -> bool {
-        matches!(self.source, Source::Grace | Source::Reclaim)
+        matches!(self.source, Source::Grace | Source::Reclaim | Source::Room(_))
     }
 
     #[cfg(feature = "counters")]
@@ -112,7 +122,7 @@ impl<'m, P: Platform> Token<'m, P> {
                 // Whoever was just turning when this was made may have given the last table back before: then nothing happens any more.
                 limbo.is_empty() || has_happened()
             }
-            Source::Reclaim => self.free_some().is_none(),
+            Source::Reclaim | Source::Room(_) => self.free_some().is_none(),
         }
     }
 
@@ -125,7 +135,7 @@ impl<'m, P: Platform> Token<'m, P> {
                     self.p.rcu().synchronize();
                 }
             }
-            Source::Reclaim => {
+            Source::Reclaim | Source::Room(_) => {
                 if let Some(moment) = self.free_some() {
                     self.sleep(moment);
                 }
@@ -143,7 +153,11 @@ impl<'m, P: Platform> Token<'m, P> {
     /// may be nothing.
     fn free_some(&self) -> Option<Moment> {
         self.p.shared().limbo.turn(self.p);
-        match P::Reclaim::free_some(self.p) {
+        let freeing = match self.source {
+            Source::Room(tables) => P::Reclaim::free_room(self.p, tables),
+            _ => P::Reclaim::free_some(self.p),
+        };
+        match freeing {
             Freeing::UnderWay(moment) => Some(moment),
             Freeing::Done | Freeing::Nothing => None,
         }

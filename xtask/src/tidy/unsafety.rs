@@ -45,6 +45,7 @@ const PLACES: &[&str] = &[
     // Who changes entries owes that nobody else relies on them.
     "crates/spile/src/change/relocate.rs",
     "crates/spile/src/mm.rs",
+    "crates/spile/src/paging/commit.rs",
     "crates/spile/src/paging/relocate.rs",
     "crates/spile/src/paging/table.rs",
     "crates/spile/src/paging/zap.rs",

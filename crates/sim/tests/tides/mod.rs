@@ -1,14 +1,14 @@
 //! Pages that come and go while they are used: short stories, in which every step is near the race.
 //!
 //! **Guarantee.** For each seed tried: what a CPU counts up in a page of its own nobody sees go down, in memory or not, and it itself never misses a count; a
-//! child has what its parent had when it was forked, and keeps it; a locked page is there; a fault that waits reads its page once, where nothing is changed meanwhile; what was unmapped and mapped again begins with zero. At the end there is
+//! child has what its parent had when it was forked, and keeps it; a locked page is there; a space shows no more than it may; a fault that waits reads its page once, where nothing is changed meanwhile; what was unmapped and mapped again begins with zero. At the end there is
 //! no slot in use.
 //!
 //! **Mechanism.** A page for each CPU and one for all, few slots, so that they are soon used again, and one CPU that lets pages go all the time. Seeds differ in
-//! what the others do besides: nothing, fork, unmap, end, lock, free, wait.
+//! what the others do besides: nothing, fork, unmap, end, lock, free, wait; or in that there is a limit.
 
 use spile::linux::advice;
-use spile::{Access, Attr, Layout, Locking, Mm, PAGE, Place, Prot, Range};
+use spile::{Access, Attr, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, label};
 use std::sync::Mutex;
@@ -39,9 +39,11 @@ enum Story {
     Locks,
     Frees,
     Waits,
+    Limits,
 }
 
-const STORIES: [Story; 7] = [Story::Counts, Story::Forks, Story::Unmaps, Story::Ends, Story::Locks, Story::Frees, Story::Waits];
+const STORIES: [Story; 8] =
+    [Story::Counts, Story::Forks, Story::Unmaps, Story::Ends, Story::Locks, Story::Frees, Story::Waits, Story::Limits];
 
 fn page(n: u64) -> u64 {
     BASE + n * PAGE
@@ -64,6 +66,9 @@ impl<L: Locking> World<L> {
             for n in 0..cpus {
                 map(&user, n);
                 user.store(page(n), 1).unwrap();
+            }
+            if story == Story::Limits {
+                mm.set_limit(Some(2));
             }
             // All have left memory, or none.
             if seed.is_multiple_of(2) {
@@ -185,10 +190,15 @@ impl<L: Locking> World<L> {
     }
 
     fn end(self) -> Result<(), String> {
-        let Self { sim, mm, children, waits, story, .. } = self;
+        let Self { sim, mm, children, waits, story, cpus, .. } = self;
         let (reads, waits) = (sim.swap().done().back, waits.into_inner());
         if story == Story::Waits && reads > waits {
             return Err(format!("{waits} faults that waited read {reads} pages"));
+        }
+        let shown = (0..cpus).filter(|n| mm.page_table().peek(&sim, page(*n)).is_some_and(|pte| pte.frame != sim.zero_frame()));
+        let (shown, counted) = (shown.count() as u64, mm.resident_pages());
+        if shown != counted || mm.limit().is_some_and(|limit| shown > limit) {
+            return Err(format!("{counted} pages were counted, and {shown} are shown of {:?}", mm.limit()));
         }
         drop((children, mm));
         let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.finish()));

@@ -168,6 +168,12 @@ impl<S> SwapArea<S> {
         self.words.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count() as u32
     }
 
+    /// How many frames they have: of pages that are being read or written, or have been and not yet gone. Exact when nobody uses them.
+    pub fn frames(&self) -> u32 {
+        let has_frame = |word: &&AtomicU64| word.load(Ordering::Relaxed) & (HERE | READING) != 0;
+        self.words.iter().filter(has_frame).count() as u32
+    }
+
     /// How many writes are under way.
     pub fn writing(&self) -> u32 {
         // Acquire: whoever finds none finds what they were about too. (No model shows it: who looks for a frame after that meets the host's own

@@ -94,6 +94,8 @@ enum Failed<'m, P: Platform> {
     Stale,
     /// Somebody else changed the entry: look again.
     Again,
+    /// The space shows as many pages as it may.
+    Full,
     Denied(Denied),
     Wait(Token<'m, P>),
 }
@@ -104,6 +106,7 @@ impl<P: Platform> From<Lost> for Failed<'_, P> {
             Lost::Stale => Failed::Stale,
             Lost::Changed => Failed::Again,
             Lost::NoMemory => Failed::Denied(Denied::NoMemory),
+            Lost::Full => Failed::Full,
         }
     }
 }
@@ -165,6 +168,7 @@ fn outcome<'m, P: Platform, L: Locking>(mm: &'m Mm<P, L>, way: Way, resolved: Re
         Err(Failed::Denied(Denied::NoMemory)) => {
             Token::for_relief(mm.platform()).map_or(Outcome::Denied(Denied::NoMemory), Outcome::Wait)
         }
+        Err(Failed::Full) => Token::for_room(mm.platform(), &mm.table).map_or(Outcome::Denied(Denied::NoMemory), Outcome::Wait),
         Err(Failed::Denied(denied)) => Outcome::Denied(denied),
         Err(Failed::Wait(token)) => Outcome::Wait(token),
     };

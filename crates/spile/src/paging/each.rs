@@ -1,8 +1,8 @@
 //! Looking at the entries of a range.
 
 use super::table::{PageTable, index, parts, shown};
-use super::{LEVELS, Pte};
-use crate::addr::{FrameId, PAGE, Range};
+use super::{BITS, LEVELS, Pte};
+use crate::addr::{FrameId, PAGE, Range, TABLE_END};
 use crate::frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
@@ -11,25 +11,56 @@ impl<P: Platform> PageTable<P> {
     /// Calls `each` with the address and the entry of every page in `range` that has one, ascending, without locks: each entry as it
     /// was at some moment of the call; none of a page that is away.
     pub(crate) fn each_page(&self, p: &P, range: Range, mut each: impl FnMut(u64, Option<Pte>)) {
+        self.each_page_while(p, range, |at, pte| {
+            each(at, pte);
+            true
+        });
+    }
+
+    /// The same, as long as `each` says so.
+    fn each_page_while(&self, p: &P, range: Range, mut each: impl FnMut(u64, Option<Pte>) -> bool) {
         let _section = p.rcu().read();
         Self::each_under(p, self.root, LEVELS - 1, range, &mut each);
     }
 
-    fn each_under(p: &P, table: FrameId, level: usize, range: Range, each: &mut impl FnMut(u64, Option<Pte>)) {
+    fn each_under(p: &P, table: FrameId, level: usize, range: Range, each: &mut impl FnMut(u64, Option<Pte>) -> bool) -> bool {
+        let entry = |at| frame::table(p, table).load(index(at, level));
         if level == 0 {
-            for at in (range.start()..range.end()).step_by(PAGE as usize) {
-                let raw = frame::table(p, table).load(index(at, 0));
-                if raw != 0 {
-                    each(at, shown(p, raw));
+            let mut pages = (range.start()..range.end()).step_by(PAGE as usize).map(|at| (at, entry(at)));
+            return pages.all(|(at, raw)| raw == 0 || each(at, shown(p, raw)));
+        }
+        parts(range, level)
+            .map(|part| (part, entry(part.start())))
+            .all(|(part, raw)| raw == 0 || Self::each_under(p, p.decode_table(raw), level - 1, part, each))
+    }
+
+    /// How many frames the tables have. Exact when nobody changes them.
+    pub fn frames(&self, p: &P) -> u64 {
+        let _section = p.rcu().read();
+        Self::frames_under(p, self.root, LEVELS - 1)
+    }
+
+    fn frames_under(p: &P, table: FrameId, level: usize) -> u64 {
+        let children = (0..if level == 0 { 0 } else { 1 << BITS }).filter_map(|i| Self::child_now(p, table, i));
+        1 + children.map(|child| Self::frames_under(p, child, level - 1)).sum::<u64>()
+    }
+
+    /// The first pages that are shown from `from` on, and after the last those from the beginning: their frames, zeros aside. How many there are, and where to go on.
+    pub(crate) fn next_pages(&self, p: &P, from: u64, pages: &mut [Option<FrameId>]) -> (usize, u64) {
+        let (mut found, mut to) = (0, from);
+        for range in [Range::EVERYTHING.above(from), Range::EVERYTHING.below(from)].into_iter().flatten() {
+            self.each_page_while(p, range, |at, pte| {
+                if found == pages.len() {
+                    return false;
                 }
-            }
-            return;
+                to = at + PAGE;
+                if let Some(pte) = pte.filter(|pte| pte.frame != p.zero_frame()) {
+                    pages[found] = Some(pte.frame);
+                    found += 1;
+                }
+                true
+            });
         }
-        for part in parts(range, level) {
-            let raw = frame::table(p, table).load(index(part.start(), level));
-            if raw != 0 {
-                Self::each_under(p, p.decode_table(raw), level - 1, part, each);
-            }
-        }
+        (found, to % TABLE_END)
     }
 }

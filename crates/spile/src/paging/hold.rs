@@ -12,16 +12,21 @@ use crate::platform::Platform;
 use spile_rcu::Rcu;
 
 impl<P: Platform> PageTable<P> {
-    /// A hold on the page at `at`, if its entry allows reading.
+    /// A hold on the page at `at`, if its entry allows reading. Marks it accessed, as the MMU would.
     pub(crate) fn hold<'p>(&self, p: &'p P, at: u64) -> Option<Frame<'p, P>> {
-        self.at_entry(p, at, Access::Read, |_, pte| Frame::share(p, pte.frame))
+        self.at_entry(p, at, Access::Read, |locked, pte| {
+            if !pte.accessed {
+                locked.edit(index(at, 0), |now| Pte { accessed: true, ..now });
+            }
+            Frame::share(p, pte.frame)
+        })
     }
 
-    /// Copies `bytes`, which do not reach beyond the page, to `at`, if the page's entry allows writing, and marks it dirty, as the MMU would.
+    /// Copies `bytes`, which do not reach beyond the page, to `at`, if the page's entry allows writing, and marks it accessed and dirty, as the MMU would.
     /// Whether it did.
     pub(crate) fn write(&self, p: &P, at: u64, bytes: &[u8]) -> bool {
         let written = self.at_entry(p, at, Access::Write, |locked, pte| {
-            if !pte.dirty {
+            if !(pte.dirty && pte.accessed) {
                 locked.edit(index(at, 0), Pte::dirtied);
             }
             // SAFETY: (1) the entry's, which the lock keeps, and it allows it.

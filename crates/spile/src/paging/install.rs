@@ -24,6 +24,8 @@ pub enum Lost {
     Changed,
     /// There is no frame for a table, or the host has no memory.
     NoMemory,
+    /// The space shows as many pages as it may.
+    Full,
 }
 
 impl From<Refused> for Lost {
@@ -262,15 +264,16 @@ impl<'t, P: Platform> Spot<'t, P> {
         let (p, at) = (self.p, self.at);
         let mut gather = Gather::new(p, self.tables);
         let (table, i) = self.lock(good)?;
+        self.tables.charge(p, table.get(i), new)?;
         let old = p.decode(table.empty(i)).ok_or(Lost::Changed)?;
-        self.tables.commit(p, at, Some(old), None);
+        self.tables.announce(p, at, Some(old), None);
         gather.changed(Range::page_of(at));
         if !seeded!("p5-set-before-flush") {
             gather.flush();
         }
         // The hold that the entry had on the old page is ours until its bytes are copied: its other owners may go meanwhile.
         fill();
-        self.tables.commit(p, at, None, Some(new));
+        self.tables.announce(p, at, None, Some(new));
         table.fill(i, self.word(new));
         drop(table);
         frame::put(p, old.frame);

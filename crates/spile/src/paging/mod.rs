@@ -14,6 +14,7 @@
 
 mod advise;
 mod away;
+mod commit;
 mod copy;
 #[cfg(feature = "file")]
 mod cut;

@@ -4,8 +4,9 @@ use crate::addr::{FrameId, PAGE_SHIFT, Range, Slot, SpaceId};
 use crate::frame;
 use crate::paging::Pte;
 use crate::paging::span::SpanLock;
-use crate::platform::{Platform, Refused};
+use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
+use core::fmt;
 use core::marker::PhantomData;
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::lock::{TryLock, TryLockGuard};
@@ -208,7 +209,6 @@ impl<'p, P: Platform> Locked<'p, P> {
 }
 
 /// The page tables of one address space.
-#[derive(Debug)]
 pub struct PageTable<P: Platform> {
     pub(super) root: FrameId,
     /// The number by which the MMU knows the space.
@@ -216,6 +216,8 @@ pub struct PageTable<P: Platform> {
     /// How many [`Gather`](super::Gather)s have changed entries and not yet awaited their flush. Raised under the table's lock
     /// (P6).
     pub(super) unflushed: AtomicU32,
+    /// How many pages it shows.
+    pub(super) residents: <P::Reclaim as Reclaim<P>>::Residents,
     /// How many look at it who found it by the files that it shows.
     pub(super) visitors: AtomicU32,
     /// How many changes have taken mappings out of the index whose pages may still be there.
@@ -223,6 +225,12 @@ pub struct PageTable<P: Platform> {
     /// Where the platform's [`Shared`](crate::Shared) is, by which it is known.
     home: usize,
     platform: PhantomData<fn(P)>,
+}
+
+impl<P: Platform> fmt::Debug for PageTable<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tables of {:?} from {:?}", self.space, self.root)
+    }
 }
 
 /// The page that a word shows.
@@ -277,7 +285,8 @@ impl<P: Platform> PageTable<P> {
         let root = Self::take_table(p)?;
         let none = || AtomicU32::new(0);
         let (unflushed, visitors, displacing) = (none(), none(), none());
-        Some(Self { root, space, unflushed, visitors, displacing, home: p.shared().name(), platform: PhantomData })
+        let (residents, home) = (Default::default(), p.shared().name());
+        Some(Self { root, space, unflushed, residents, visitors, displacing, home, platform: PhantomData })
     }
 
     /// The frame of the topmost table: what a CPU is told when it enters the space.
@@ -288,18 +297,6 @@ impl<P: Platform> PageTable<P> {
     /// The number of the space.
     pub fn space(&self) -> SpaceId {
         self.space
-    }
-
-    /// Tells the platform of a change of the entry of `at`, whose table the caller has locked.
-    pub(super) fn commit(&self, p: &P, at: u64, old: Option<Pte>, new: Option<Pte>) {
-        // SAFETY: (1) as every caller in this module has; (2) the entries are those of before and after.
-        unsafe { p.commit(self.space, at, old, new) };
-    }
-
-    /// Asks the platform before a fault changes the entry of `at`, whose table it has locked.
-    pub(super) fn admit(&self, p: &P, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
-        // SAFETY: (1) and (2) as above.
-        unsafe { p.admit(self.space, at, old, new) }
     }
 
     /// A new table, in no tree.

@@ -173,6 +173,7 @@ impl<P: Platform> PageTable<P> {
     /// Frees the tables of a space that is gone: everything has been zapped, and nobody walks.
     pub(crate) fn destroy(&self, p: &P) {
         debug_assert!(Self::seems_empty(p, self.root), "a space with pages was destroyed");
+        debug_assert!(P::Reclaim::shows_none(self.residents()), "pages of a space were miscounted");
         // SAFETY: (1) so the caller says.
         unsafe { p.retire(self.space) };
         Self::give_table(p, self.root);

@@ -53,6 +53,8 @@ pub(super) struct Leaving<'p, P: Pressed> {
 pub(super) enum To<'p, P: Pressed> {
     /// Its contents are not wanted.
     Nowhere,
+    /// Others write it already.
+    Elsewhere,
     /// To a slot.
     Slot(Claim<'p, P::Swap>),
     /// Its file's page; the store has it.
@@ -74,21 +76,28 @@ impl<P: Pressed> Reclaimer<P> {
     /// Lets about `want` pages go, of those that were not used lately, if there are such. Each page is looked at three times at most: used,
     /// not used since, and gone. Never sleeps.
     pub fn reclaim(&self, p: &P, want: usize) -> Reclaimed {
+        self.evicting(p, |done| {
+            // How many there are at first: those that arrive meanwhile can wait.
+            let (mut looked_at, mut first) = (0, None);
+            while done.freed + done.writing < want && first.is_none_or(|all| looked_at < 3 * all) {
+                let mut pages = [None; BATCH];
+                let all = self.policy.take(p, &mut pages);
+                first = first.or(Some(all));
+                let taken = pages.iter().flatten().count();
+                if taken == 0 {
+                    break;
+                }
+                looked_at += taken;
+                self.batch(p, pages, false, done);
+            }
+        })
+    }
+
+    /// Does it, and tells who waits for a frame what came of it.
+    pub(super) fn evicting(&self, p: &P, evict: impl FnOnce(&mut Reclaimed)) -> Reclaimed {
         self.evicting.fetch_add(1, Ordering::Relaxed);
         let mut done = Reclaimed::default();
-        // How many there are at first: those that arrive meanwhile can wait.
-        let (mut looked_at, mut first) = (0, None);
-        while done.freed + done.writing < want && first.is_none_or(|all| looked_at < 3 * all) {
-            let mut pages = [None; BATCH];
-            let all = self.policy.take(p, &mut pages);
-            first = first.or(Some(all));
-            let taken = pages.iter().flatten().count();
-            if taken == 0 {
-                break;
-            }
-            looked_at += taken;
-            self.batch(p, pages, false, &mut done);
-        }
+        evict(&mut done);
         if done.freed > 0 {
             self.has_freed();
         }
@@ -122,6 +131,7 @@ impl<P: Pressed> Reclaimer<P> {
     fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Left {
         match to {
             To::Nowhere => Left::Gone,
+            To::Elsewhere => Left::Writing,
             To::Slot(claim) => claim.finish(p, held),
             #[cfg(feature = "file")]
             To::File(file, page) => match file.evict_held(p, page, held) {
@@ -187,7 +197,7 @@ impl<P: Pressed> Reclaimer<P> {
         };
         let Some(claim) = claim else {
             self.policy.stays(p, frame, accessed);
-            return None;
+            return is_being_moved.then_some(Leaving { to: To::Elsewhere, held, entries: 0 });
         };
         record.is_of(claim.slot());
         let entries = self.empty(p, home, |tables, at| tables.send_away(p, at, frame, claim.slot(), owed));

@@ -31,9 +31,12 @@ impl<P: Pressed> Reclaimer<P> {
         owed: &mut Owed<P>,
     ) -> Option<Leaving<'p, P>> {
         let frame = held.id();
-        if !file.still_has(p, page, frame) || file.is_writing(page) {
-            // When it is written it arrives.
+        if !file.still_has(p, page, frame) {
             return None;
+        }
+        if file.is_writing(page) {
+            // When it is written it arrives.
+            return Some(Leaving { to: To::Elsewhere, held, entries: 0 });
         }
         // The file has a hold, and the caller.
         let is_alone = frame::meta(p, frame).refs() as usize <= seen.entries + 2;

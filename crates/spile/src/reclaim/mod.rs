@@ -16,6 +16,7 @@
 //! | the list of spaces, the queues | last | a lookup, a batch |
 
 mod advise;
+mod clock;
 mod evict;
 mod families;
 #[cfg(feature = "file")]
@@ -25,6 +26,7 @@ mod links;
 mod lists;
 mod lru;
 mod none;
+mod residents;
 mod rmap;
 mod to_swap;
 
@@ -98,6 +100,13 @@ pub struct Reclaimer<P: Pressed> {
 
 /// How often nothing is found to free, or a write fails, until a fault is refused: others may have held for a moment what could go.
 const PATIENCE: u32 = if cfg!(loom) { 2 } else { 16 };
+
+/// Whether patience is at an end. Whoever is refused for that lets the next look again.
+fn is_over(vain: &AtomicU32) -> bool {
+    let patience = if seeded!("refuse-at-once") { 1 } else { PATIENCE };
+    // Relaxed: numbers.
+    vain.load(Ordering::Relaxed) >= patience && vain.swap(0, Ordering::Relaxed) >= patience
+}
 
 impl<P: Pressed> Reclaimer<P> {
     /// That sends pages to so many slots of `store`, and those of files back to where they come from.
@@ -199,6 +208,8 @@ pub(crate) mod sealed {
         type Seen: Copy + PartialEq;
         /// Whether a page is kept.
         type Keeps: Copy;
+        /// How many pages a space shows, and how many it may.
+        type Residents: Default + fmt::Debug + Send + Sync;
         /// Where the tables of a space are.
         type Tables: Deref<Target = PageTable<P>> + Send + Sync;
 
@@ -213,6 +224,17 @@ pub(crate) mod sealed {
         fn keep(p: &P, tables: PageTable<P>, parent: Option<SpaceId>) -> Self::Tables;
         /// A space is about to go: nobody finds its tables any more.
         fn leave(p: &P, tables: &Self::Tables);
+
+        /// A space is about to show one page more. False: it may not.
+        fn charge(p: &P, residents: &Self::Residents) -> bool;
+        /// The same, whether it may or not.
+        fn charge_anyway(p: &P, residents: &Self::Residents);
+        /// It shows one less.
+        fn uncharge(p: &P, residents: &Self::Residents);
+        /// `child`, which is new, may show as many as `parent`.
+        fn inherit(parent: &Self::Residents, child: &Self::Residents);
+        /// Whether it shows none.
+        fn shows_none(residents: &Self::Residents) -> bool;
 
         /// `frame`, which is the caller's alone, becomes another page.
         fn begins(p: &P, frame: FrameId);
@@ -243,6 +265,11 @@ pub(crate) mod sealed {
 
         /// Frees pages, or starts to.
         fn free_some(p: &P) -> Freeing;
+
+        /// Whether there may be room soon in a space that may show no more pages. Not under a table's lock.
+        fn has_room_soon(p: &P, tables: &PageTable<P>) -> bool;
+        /// Lets pages of that space leave, or starts to.
+        fn free_room(p: &P, tables: &PageTable<P>) -> Freeing;
 
         /// Where the pages of a file are shown.
         #[cfg(feature = "file")]

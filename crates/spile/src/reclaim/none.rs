@@ -17,6 +17,7 @@ impl<P: Platform> Reclaim<P> for () {
     const KEEPS: bool = false;
     type Seen = ();
     type Keeps = ();
+    type Residents = ();
     type Tables = Inline<PageTable<P>>;
 
     #[inline(always)]
@@ -45,6 +46,23 @@ impl<P: Platform> Reclaim<P> for () {
     }
 
     fn leave(_: &P, _: &Self::Tables) {}
+
+    #[inline(always)]
+    fn charge(_: &P, (): &()) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn charge_anyway(_: &P, (): &()) {}
+
+    #[inline(always)]
+    fn uncharge(_: &P, (): &()) {}
+
+    fn inherit((): &(), (): &()) {}
+
+    fn shows_none((): &()) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn begins(_: &P, _: FrameId) {}
@@ -89,6 +107,14 @@ impl<P: Platform> Reclaim<P> for () {
     fn advise(_: &P, _: &PageTable<P>, _: Range, _: Advice) {}
 
     fn free_some(_: &P) -> Freeing {
+        Freeing::Nothing
+    }
+
+    fn has_room_soon(_: &P, _: &PageTable<P>) -> bool {
+        false
+    }
+
+    fn free_room(_: &P, _: &PageTable<P>) -> Freeing {
         Freeing::Nothing
     }
 

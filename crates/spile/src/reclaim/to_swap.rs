@@ -6,8 +6,9 @@
 
 #[cfg(feature = "file")]
 use super::links::{Link, Links};
+use super::residents::Residents;
 use super::sealed::{Advice, Freeing, Reclaim};
-use super::{PATIENCE, Policy, Pressed, ToSwap, lru};
+use super::{Policy, Pressed, ToSwap, is_over, lru};
 use crate::addr::{FrameId, Prot, Range, Slot, SpaceId};
 use crate::backing::InSlot;
 #[cfg(feature = "file")]
@@ -16,13 +17,14 @@ use crate::frame;
 use crate::paging::{PageTable, Pte};
 use crate::wait::Token;
 use alloc::sync::Arc;
-use spile_sync::atomic::{AtomicU32, Ordering};
+use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 
 impl<P: Pressed> Reclaim<P> for ToSwap {
     const KEEPS: bool = true;
     type Seen = Option<Slot>;
     type Keeps = bool;
+    type Residents = Residents;
     type Tables = Arc<PageTable<P>>;
 
     fn seen(p: &P, raw: u64) -> Option<Slot> {
@@ -64,6 +66,30 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
             }
             token.wait();
         }
+    }
+
+    fn charge(p: &P, residents: &Residents) -> bool {
+        p.reclaimer().is_idle() || residents.charge(p.cpu())
+    }
+
+    fn charge_anyway(p: &P, residents: &Residents) {
+        if !p.reclaimer().is_idle() {
+            residents.charge_anyway(p.cpu());
+        }
+    }
+
+    fn uncharge(p: &P, residents: &Residents) {
+        if !p.reclaimer().is_idle() {
+            residents.uncharge(p.cpu());
+        }
+    }
+
+    fn inherit(parent: &Residents, child: &Residents) {
+        child.set_limit(parent.limit());
+    }
+
+    fn shows_none(residents: &Residents) -> bool {
+        residents.shown() == 0
     }
 
     fn begins(p: &P, frame: FrameId) {
@@ -137,12 +163,6 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
 
     fn has_relief(p: &P) -> bool {
         let reclaimer = p.reclaimer();
-        let patience = if seeded!("refuse-at-once") { 1 } else { PATIENCE };
-        let is_over = |count: &AtomicU32| {
-            // Whoever is refused lets the next look again.
-            let over = count.load(Ordering::Relaxed) >= patience;
-            over && count.swap(0, Ordering::Relaxed) >= patience
-        };
         if reclaimer.is_idle() || seeded!("refuse-without-reclaim") {
             return false;
         }
@@ -173,6 +193,14 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         reclaimer.fruitless.fetch_add(1, Ordering::Relaxed);
         p.relax();
         Freeing::Nothing
+    }
+
+    fn has_room_soon(p: &P, tables: &PageTable<P>) -> bool {
+        p.reclaimer().has_room_soon(p, tables)
+    }
+
+    fn free_room(p: &P, tables: &PageTable<P>) -> Freeing {
+        p.reclaimer().free_room(p, tables)
     }
 
     #[cfg(feature = "file")]

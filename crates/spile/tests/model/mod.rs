@@ -4,6 +4,7 @@
 pub mod files;
 pub mod flushes;
 pub mod host;
+pub mod limits;
 pub mod reclaim;
 pub mod shapes;
 #[cfg(feature = "file")]

@@ -15,7 +15,7 @@ use spile::reclaim::{Pressed as _, Reclaimed};
 use spile::{Access, Denied, FaultKind, Locking, Mm, Outcome, Prot, Waiting};
 
 /// Two slots.
-const SWAP: Setting = Setting { frames: 12, swap: 2, ..PLAIN };
+pub const SWAP: Setting = Setting { frames: 12, swap: 2, ..PLAIN };
 
 /// A page with 7 in it.
 fn written<L: Locking>(s: &mut Space<L>) {
@@ -293,7 +293,7 @@ fn completes<L: Locking>(s: &Space<L>, ok: bool) {
     }
 }
 
-fn ends_well<L: Locking>(s: &Space<L>) {
+pub fn ends_well<L: Locking>(s: &Space<L>) {
     completes(s, true);
 }
 
@@ -311,7 +311,7 @@ fn read_and_completion<L: Locking>() {
 }
 
 /// A page that is being written.
-fn being_written<L: Locking>(s: &mut Space<L>) {
+pub fn being_written<L: Locking>(s: &mut Space<L>) {
     written(s);
     store(s).set_slow(true);
     assert_eq!(reclaim(s), Reclaimed { freed: 0, writing: 1 });

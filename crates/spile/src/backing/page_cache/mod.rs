@@ -377,6 +377,24 @@ impl<P: Platform> File<P> {
         !self.ends_before(page) && self.slot(page, false).is_some_and(here)
     }
 
+    /// How many pages are in memory, or are being read. Exact when nobody changes that.
+    pub fn cached_pages(&self) -> u64 {
+        let mut cached = 0;
+        self.each_cached(0..u64::MAX, |_, raw| cached += u64::from(raw & (HERE | READING) != 0));
+        cached
+    }
+
+    /// How many frames its tables have. Exact when nobody changes them.
+    pub fn table_frames(&self) -> u64 {
+        self.frames_under(self.object.root, LEVELS - 1)
+    }
+
+    fn frames_under(&self, table: FrameId, level: usize) -> u64 {
+        let child = |i| frame::table(&self.object.p, table).load(i);
+        let children = (0..if level == 0 { 0 } else { 1 << BITS }).map(child).filter(|raw| *raw != 0);
+        1 + children.map(|raw| self.frames_under(decode_frame(raw), level - 1)).sum::<u64>()
+    }
+
     /// Takes `page` out of memory, if it is there, does not differ from the store, and nobody else has it: no entry of a page table, no fault
     /// that waits for it, no token. Whether it did. Never sleeps.
     pub fn evict(&self, page: u64) -> bool {

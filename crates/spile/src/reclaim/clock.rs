@@ -1,0 +1,91 @@
+//! Room in a space that is at its limit.
+//!
+//! **Guarantee.** At its limit a fault waits until another page of the space has left, and is refused when none could, several times in a row. What leaves does so for all who
+//! show it, as by any evictor. Nothing here sleeps.
+//!
+//! **Mechanism.** A clock: a hand goes round over the space's own tables. What was used since it came by stays once more. There are no lists, so a space pays for its
+//! limit when it is there. (A second hand half a round ahead, as BSD had it, saves no misses on random, looping and skewed accesses, for half as many looks again.)
+
+use super::evict::Reclaimed;
+use super::lru::BATCH;
+use super::sealed::Freeing;
+use super::{Pressed, Reclaimer, is_over};
+use crate::addr::FrameId;
+use crate::paging::PageTable;
+use spile_sync::atomic::Ordering;
+use spile_sync::seeded;
+
+/// How often each page is looked at, at most, until it is said that none can leave: used, not used and dirty, clean; and once more for what came in between.
+const ROUNDS: u64 = 4;
+
+impl<P: Pressed> Reclaimer<P> {
+    /// From now on a space may show `most` pages: lets those go that are too many.
+    pub(crate) fn limit(&self, p: &P, tables: &PageTable<P>, most: u64) -> Reclaimed {
+        tables.residents().set_limit(most);
+        self.shrink(p, tables, most)
+    }
+
+    /// Lets pages of a space go until it shows `most`, if they can.
+    pub(crate) fn shrink(&self, p: &P, tables: &PageTable<P>, most: u64) -> Reclaimed {
+        let residents = tables.residents();
+        self.evicting(p, |done| {
+            let mut looks = ROUNDS * residents.shown();
+            while looks > 0 {
+                let too_many = residents.shown().saturating_sub(most).min(looks);
+                let mut pages = [None; BATCH];
+                let found = self.advance(p, tables, &mut pages[..BATCH.min(too_many as usize)]);
+                if found == 0 {
+                    break;
+                }
+                looks -= found as u64;
+                self.batch(p, pages, seeded!("no-second-chance-at-the-limit"), done);
+            }
+        })
+    }
+
+    /// The next pages that the hand comes by; how many there are.
+    fn advance(&self, p: &P, tables: &PageTable<P>, pages: &mut [Option<FrameId>]) -> usize {
+        let hand = &tables.residents().hand;
+        loop {
+            // Relaxed: a hint.
+            let from = hand.load(Ordering::Relaxed);
+            let (found, to) = tables.next_pages(p, from, pages);
+            // Else another came by the same pages.
+            if hand.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return found;
+            }
+        }
+    }
+
+    /// Makes room in a space that is at its limit, or starts to.
+    pub(super) fn free_room(&self, p: &P, tables: &PageTable<P>) -> Freeing {
+        let residents = tables.residents();
+        let mut done = Reclaimed::default();
+        if residents.is_full() {
+            let limit = residents.limit();
+            done = self.shrink(p, tables, limit - limit.min((limit / 8).clamp(1, BATCH as u64)));
+        }
+        if !residents.is_full() {
+            residents.fruitless.store(0, Ordering::Relaxed);
+            return Freeing::Done;
+        }
+        if done.writing == 0 || seeded!("refuse-beside-a-write") {
+            residents.fruitless.fetch_add(1, Ordering::Relaxed);
+            p.relax();
+            return Freeing::Nothing;
+        }
+        // As in `free_some`: before it is asked what is under way, and after the end of what was done here.
+        let moment = p.shared().moment(self.thing());
+        match self.is_under_way() {
+            true if seeded!("room-after-the-word") => Freeing::UnderWay(p.shared().moment(self.thing())),
+            true => Freeing::UnderWay(moment),
+            // It is over already.
+            false => Freeing::Done,
+        }
+    }
+
+    /// Whether there may be room soon, in a space that had none.
+    pub(super) fn has_room_soon(&self, p: &P, tables: &PageTable<P>) -> bool {
+        !is_over(&tables.residents().fruitless) || self.free_room(p, tables) != Freeing::Nothing
+    }
+}
