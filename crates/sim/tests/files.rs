@@ -93,6 +93,31 @@ fn clean_pages_leave<L: Locking>() {
     sim.finish();
 }
 
+/// Who waits for a page has its neighbours read with it: as far as the file goes.
+fn neighbours_are_read_too<L: Locking>() {
+    for (readahead, waits) in [(1, 21), (8, 3)] {
+        let sim = Sim::builder().swap(0).build();
+        let mm = space::<L>(&sim);
+        let (content, file) = numbered(&sim, 21);
+        content.set_delay(2);
+        file.set_readahead(readahead);
+        {
+            let cpu = sim.cpu(0);
+            let user = cpu.enter(&mm);
+            map(&user, pages(0, 21), &file, 0, Flags::NONE);
+            let waited = (0..21).filter(|n| {
+                let before = sim.counts().sleeps;
+                user.store(at(*n), 1).unwrap();
+                sim.counts().sleeps > before
+            });
+            assert_eq!(waited.count(), waits);
+            assert_eq!(content.reads(), 21);
+        }
+        drop((mm, file));
+        sim.finish();
+    }
+}
+
 fn written_pages_leave<L: Locking>() {
     let sim = Sim::builder().swap(0).build();
     let mm = space::<L>(&sim);
@@ -677,6 +702,7 @@ fn families<L: Locking>() {
 
 spile::test_each_design! {
     clean_pages_leave => clean_pages_leave;
+    neighbours_are_read_too => neighbours_are_read_too;
     written_pages_leave => written_pages_leave;
     all_mappings_are_found => all_mappings_are_found;
     what_was_flushed_is_durable => what_was_flushed_is_durable;

@@ -269,6 +269,7 @@ fn family<L: Locking>(seed: u64) {
     sim.swap().set_delay(rng.below(4) as u32);
     let fails = rng.one_in(2);
     sim.swap().fail_one_in(fails.then_some(9));
+    sim.reclaimer().set_readahead([1, 4][seed as usize % 2]);
     let mut programs = vec![Program::<L> { mm: space(&sim), bytes: BTreeMap::new() }];
     for op in 0..300 {
         let one = rng.below(programs.len() as u64) as usize;

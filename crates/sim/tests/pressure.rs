@@ -312,6 +312,39 @@ fn what_is_waited_for_stays<L: Locking>() {
     sim.finish();
 }
 
+/// Who waits for a page has its neighbours read with it: as far as its mapping goes, and where there is memory for them.
+fn neighbours_are_read_too<L: Locking>() {
+    // (frames, is it said that accesses are random, how many reads were waited for)
+    for (frames, is_random, waits) in [(200, false, 5..=6), (200, true, 36..=36), (34, false, 20..=36)] {
+        let sim = Sim::builder().swap(100).frames(frames).build();
+        sim.reclaimer().set_readahead(8);
+        let mm = space::<L>(&sim);
+        let cpu = sim.cpu(0);
+        let user = cpu.enter(&mm);
+        map(&user, pages(4, 36));
+        map(&user, pages(200, 8));
+        if is_random {
+            cpu.call(|| mm.madvise(at(4), 36 * PAGE, advice::RANDOM)).unwrap();
+        }
+        (4..40).chain(200..208).for_each(|n| user.store(at(n), n as u8).unwrap());
+        let_all_go(&sim);
+        sim.swap().set_delay(2);
+        let waited = (4..40).filter(|n| {
+            let before = sim.counts().sleeps;
+            assert_eq!(user.load(at(*n)), Ok(*n as u8));
+            sim.counts().sleeps > before
+        });
+        let waited = waited.count();
+        assert!(waits.contains(&waited), "{waited} of 36 loads waited, with {frames} frames");
+        if frames == 200 {
+            assert_eq!(sim.swap().done().back, 36, "each was read once, and none of another mapping");
+        }
+        drop(user);
+        drop(mm);
+        sim.finish();
+    }
+}
+
 fn resident<L: Locking>(mm: &Mm<Sim, L>) -> (u64, u64) {
     let resident = mm.resident(at(0)).unwrap().1;
     (resident.anon, resident.swapped)
@@ -447,6 +480,7 @@ fn family<L: Locking>(seed: u64, percent: u64) {
     sim.swap().set_delay(rng.below(4) as u32);
     let fails = rng.one_in(2);
     sim.swap().fail_one_in(fails.then_some(7));
+    sim.reclaimer().set_readahead([1, 8][seed as usize / 4 % 2]);
     let mut programs = vec![Program::<L> { mm: space(&sim), bytes: BTreeMap::new() }];
     for op in 0..400 {
         let one = rng.below(programs.len() as u64) as usize;
@@ -532,6 +566,7 @@ spile::test_each_design! {
     a_broken_device_is_given_up => a_broken_device_is_given_up;
     what_moved_leaves_too => what_moved_leaves_too;
     what_is_waited_for_stays => what_is_waited_for_stays;
+    neighbours_are_read_too => neighbours_are_read_too;
     advice_is_followed => advice_is_followed;
     what_is_free_here_is_not_free_there => what_is_free_here_is_not_free_there;
     what_is_locked_stays => what_is_locked_stays;

@@ -58,6 +58,9 @@ impl<L: Locking> World<L> {
         let slots = cpus as u32 + (seed / 4 % 3) as u32 * 4;
         let sim = Sim::builder().cpus(cpus as usize).frames(200).swap(slots).seed(seed).build();
         sim.swap().set_delay((seed / 2 % 3) as u32);
+        // One read for each page that is waited for is another story.
+        let reads_ahead = seed / 6 % 2 == 1 && STORIES[(seed / 3 % STORIES.len() as u64) as usize] != Story::Waits;
+        sim.reclaimer().set_readahead(if reads_ahead { 4 } else { 1 });
         let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         let story = STORIES[(seed / 3 % STORIES.len() as u64) as usize];
         {

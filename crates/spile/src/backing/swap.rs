@@ -343,6 +343,18 @@ impl<S> SwapArea<S> {
         }
     }
 
+    /// Starts to read `slot`, if an entry says it, it is away, and there is a frame. Nobody waits for it.
+    pub(crate) fn read_ahead<P: Platform>(&self, p: &P, slot: Slot, begins: impl Fn(FrameId))
+    where
+        S: SwapStore<P>,
+    {
+        let raw = self.load(slot);
+        let is_away = raw & (HERE | UNREADABLE | BUSY) == 0 && (raw & ENTRIES != 0 || seeded!("read-ahead-what-is-free"));
+        if is_away {
+            self.begin(p, slot, raw, &begins);
+        }
+    }
+
     /// A hold on the frame of `slot`, if its word is still about `raw`'s.
     fn hold<'p, P: Platform>(&self, p: &'p P, slot: Slot, raw: u64) -> Option<Frame<'p, P>> {
         let frame = Frame::try_share(p, frame_of(raw))?;

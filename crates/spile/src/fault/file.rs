@@ -32,7 +32,12 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
     }
     let cached = match file.page(p, page) {
         Found::Here(frame) => frame,
-        Found::Reading(token) => return Err(Failed::Wait(token)),
+        Found::Reading(token) => {
+            if !attr.flags.has(Flags::RANDOM) {
+                file.read_ahead(p, page);
+            }
+            return Err(Failed::Wait(token));
+        }
         Found::BeyondEnd | Found::Unreadable => return Err(Failed::Denied(Denied::Bus)),
         Found::NoMemory => return Err(Failed::Denied(Denied::NoMemory)),
     };

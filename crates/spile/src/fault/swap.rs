@@ -8,6 +8,7 @@ use crate::mm::Mm;
 use crate::paging::Spot;
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
+use crate::vma::Flags;
 use spile_sync::seeded;
 
 /// An access to a page of private memory that is away: shows it again, read from its slot if it is not in memory. A write to one that somebody else has
@@ -20,7 +21,12 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
 ) -> Resolved<'m, P> {
     let frame = match P::Reclaim::find(mm.platform(), slot) {
         InSlot::Here(frame) => frame,
-        InSlot::Reading(token) => return Err(Failed::Wait(token)),
+        InSlot::Reading(token) => {
+            if !hold.vma().attr().flags.has(Flags::RANDOM) {
+                P::Reclaim::read_ahead(mm.platform(), &mm.table, spot.at(), hold.range());
+            }
+            return Err(Failed::Wait(token));
+        }
         InSlot::Unreadable => {
             // Of this entry's page, or of another's that has the slot by now.
             let tell = || seeded!("told-to-all") || P::Reclaim::tell_unreadable(mm.platform(), slot);

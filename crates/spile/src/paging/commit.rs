@@ -41,7 +41,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Asks before a fault changes the entry of `at`, whose table it has locked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(&self, p: &P, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Lost> {
         let is_charged = self.charge(p, old, new)?;
         // SAFETY: (1) and (2) as above.
@@ -53,7 +53,7 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Counts that an entry will show `new`. Whether that is one more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn charge(&self, p: &P, old: Option<Pte>, new: Pte) -> Result<bool, Lost> {
         let is_more = !is_counted(p, old) && is_counted(p, Some(new));
         if is_more && !P::Reclaim::charge(p, &self.residents) { Err(Lost::Full) } else { Ok(is_more) }

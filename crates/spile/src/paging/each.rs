@@ -1,8 +1,8 @@
 //! Looking at the entries of a range.
 
-use super::table::{PageTable, index, parts, shown};
+use super::table::{PageTable, away, index, parts, shown};
 use super::{BITS, LEVELS, Pte};
-use crate::addr::{FrameId, PAGE, Range, TABLE_END};
+use crate::addr::{FrameId, PAGE, Range, Slot, TABLE_END};
 use crate::frame;
 use crate::platform::Platform;
 use spile_rcu::Rcu;
@@ -32,6 +32,16 @@ impl<P: Platform> PageTable<P> {
         parts(range, level)
             .map(|part| (part, entry(part.start())))
             .all(|(part, raw)| raw == 0 || Self::each_under(p, p.decode_table(raw), level - 1, part, each))
+    }
+
+    /// Calls `each` with the slot of every page in `range` that is away.
+    pub(crate) fn each_away(&self, p: &P, range: Range, mut each: impl FnMut(Slot)) {
+        let _section = p.rcu().read();
+        for part in parts(range, 1) {
+            let Some(leaf) = self.leaf(p, part.start()) else { continue };
+            let slot = |at| away(p, frame::table(p, leaf).load(index(at, 0)));
+            (part.start()..part.end()).step_by(PAGE as usize).filter_map(slot).for_each(&mut each);
+        }
     }
 
     /// How many frames the tables have. Exact when nobody changes them.

@@ -26,6 +26,7 @@ mod links;
 mod lists;
 mod lru;
 mod none;
+mod readahead;
 mod residents;
 mod rmap;
 mod to_swap;
@@ -86,6 +87,8 @@ pub struct Reclaimer<P: Pressed> {
     #[cfg(feature = "file")]
     files: lists::Numbered<alloc::sync::Arc<WeakFile<P>>>,
     policy: P::Policy,
+    /// How many pages are read where one is wanted from a slot.
+    readahead: AtomicU32,
     /// Whether pages leave.
     is_idle: bool,
     /// How many pages of files are being read or written.
@@ -127,6 +130,7 @@ impl<P: Pressed> Reclaimer<P> {
             #[cfg(feature = "file")]
             files: lists::Numbered::new(),
             policy: P::Policy::default(),
+            readahead: AtomicU32::new(1),
             is_idle,
             moving: none(),
             evicting: none(),
@@ -251,6 +255,10 @@ pub(crate) mod sealed {
         fn give_up(p: &P, slot: Slot);
         /// The page in `slot`.
         fn find(p: &P, slot: Slot) -> InSlot<'_, P>;
+        /// A fault waits for the page of `at`, which is away: begins to read what is around it, as far as `range` goes.
+        fn read_ahead(p: &P, tables: &PageTable<P>, at: u64, range: Range);
+        /// Whether there is memory for so many pages that nobody wants yet.
+        fn can_spare(p: &P, pages: u32) -> bool;
         /// Somebody is told that `slot`, which his entry says, could not be read: the next tries again. Whether nobody was told before.
         fn tell_unreadable(p: &P, slot: Slot) -> bool;
         /// Whether `slot`, which the caller's entry says, is in `frame`.

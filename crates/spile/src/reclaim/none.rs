@@ -86,6 +86,12 @@ impl<P: Platform> Reclaim<P> for () {
         InSlot::Gone
     }
 
+    fn read_ahead(_: &P, _: &PageTable<P>, _: u64, _: Range) {}
+
+    fn can_spare(_: &P, _: u32) -> bool {
+        true
+    }
+
     fn tell_unreadable(_: &P, _: Slot) -> bool {
         false
     }

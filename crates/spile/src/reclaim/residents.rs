@@ -124,7 +124,7 @@ impl Residents {
 
     /// Empties all stocks. Whether there was anything.
     fn give_back(&self) -> bool {
-        self.stocks.iter().fold(false, |any, stock| self.empty(&stock.0) || any)
+        self.stocks.iter().filter(|stock| self.empty(&stock.0)).count() > 0
     }
 
     fn empty(&self, stock: &AtomicU64) -> bool {

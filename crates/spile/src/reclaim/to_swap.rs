@@ -145,6 +145,14 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         p.reclaimer().area.find(p, slot, begins)
     }
 
+    fn read_ahead(p: &P, tables: &PageTable<P>, at: u64, range: Range) {
+        p.reclaimer().read_ahead(p, tables, at, range);
+    }
+
+    fn can_spare(p: &P, pages: u32) -> bool {
+        p.reclaimer().can_spare(p, pages)
+    }
+
     fn tell_unreadable(p: &P, slot: Slot) -> bool {
         p.reclaimer().area.tell_unreadable(slot)
     }

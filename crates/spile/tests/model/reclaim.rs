@@ -286,6 +286,34 @@ fn told_once<L: Locking>() {
     });
 }
 
+/// Both pages are away, transfers take time, and who wants one reads the other too.
+fn both_away<L: Locking>(s: &mut Space<L>) {
+    s.map(pages(0, 2), Prot::RW);
+    s.put(at(0), 7).unwrap();
+    s.put(at(1), 8).unwrap();
+    assert_eq!(s.host.reclaimer().reclaim(&s.host, 2), Reclaimed { freed: 2, writing: 0 });
+    s.host.reclaimer().set_readahead(2);
+    store(s).set_slow(true);
+}
+
+/// What is read ahead another wants, or gives up.
+fn read_ahead<L: Locking>() {
+    let wants: Side<L> = |s| drop(s.mm.fault(at(0), Access::Read));
+    let mut others: Vec<Side<L>> = vec![|s| drop(s.mm.fault(at(1), Access::Read))];
+    #[cfg(feature = "linux")]
+    others.push(|s| s.mm.madvise(at(1), PAGE, spile::linux::advice::DONTNEED).unwrap());
+    for other in others {
+        for sides in [vec![wants, other], vec![other, wants]] {
+            let after: Side<L> = |s| {
+                while Swap::finish(&s.host, true) {}
+                assert_eq!(s.get(at(0)), Ok(7));
+                assert!(store(s).begun().0 <= 2, "each is read once");
+            };
+            Race { setting: Setting { frames: 24, ..SWAP }, preemptions: 2, before: both_away, sides, after }.run();
+        }
+    }
+}
+
 /// Whoever completes the transfer that was started.
 fn completes<L: Locking>(s: &Space<L>, ok: bool) {
     while !Swap::finish(&s.host, ok) {
@@ -443,6 +471,7 @@ fn exit_of_the_owner<L: Locking>() {
 }
 
 spile::test_each_design! {
+    page_is_read_ahead => read_ahead;
     page_leaves_beside_a_write => out_and_write;
     page_leaves_beside_an_unmap => out_and_unmap;
     page_leaves_beside_a_fork => out_and_fork;

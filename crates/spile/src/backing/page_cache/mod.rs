@@ -15,6 +15,7 @@
 //! and from *here* to empty, by [`File::evict`], which marks the entry and then takes all holds at once, if there are no others: until the entry is empty nobody gets
 //! one, and who wants the page spins. How pages are written is in `dirty`, how they are lost when the file becomes shorter in `cut`.
 
+mod ahead;
 mod cut;
 mod dirty;
 
@@ -32,7 +33,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use spile_rcu::RcuBox;
-use spile_sync::atomic::{AtomicU64, Ordering};
+use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spile_sync::seeded;
 
 const READING: u64 = 1;
@@ -95,6 +96,8 @@ struct Contents<P: Platform> {
     failed: AtomicU64,
     /// How many reads were for nothing, because the page was lost meanwhile.
     lost_reads: AtomicU64,
+    /// How many pages are read where one is wanted.
+    readahead: AtomicU32,
     /// Where its pages are shown.
     links: <P::Reclaim as Reclaim<P>>::Links,
 }
@@ -129,7 +132,8 @@ impl<P: Platform> File<P> {
         let id = p.shared().number();
         let none = || AtomicU64::new(0);
         let (len, failed, lost_reads, links) = (AtomicU64::new(len), none(), none(), Default::default());
-        let contents = RcuBox::new(Contents { p, store, id, root, len, failed, lost_reads, links });
+        let readahead = AtomicU32::new(1);
+        let contents = RcuBox::new(Contents { p, store, id, root, len, failed, lost_reads, readahead, links });
         let file = Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id };
         P::Reclaim::opened(file.platform(), &file);
         Some(file)

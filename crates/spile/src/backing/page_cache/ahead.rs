@@ -1,0 +1,37 @@
+//! Pages of a file that are read before anybody wants them.
+//!
+//! **Guarantee.** Nobody waits for it. It takes frames only where there are plenty.
+//!
+//! **Mechanism.** As for slots: who waits for a page begins to read what lies beside it, in a window of pages, if nobody has.
+
+use super::File;
+use crate::frame;
+use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
+use spile_sync::atomic::Ordering;
+
+impl<P: Platform> File<P> {
+    /// From now on a fault that waits for a page begins to read what is not in memory of so many pages around it, itself included. A power of two; 1, at first:
+    /// none. For all openings.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn set_readahead(&self, pages: u32) {
+        assert!(pages.is_power_of_two(), "{pages} pages: a window has a power of two");
+        // Relaxed: a number.
+        self.object.readahead.store(pages, Ordering::Relaxed);
+    }
+
+    /// Somebody waits for `page`: begins to read what is around it.
+    pub(crate) fn read_ahead(&self, p: &P, page: u64) {
+        let pages = self.object.readahead.load(Ordering::Relaxed);
+        let first = page & !(u64::from(pages) - 1);
+        for page in (first..first + u64::from(pages)).take_while(|page| !self.ends_before(*page)) {
+            let Some((table, i)) = self.slot(page, false) else { continue };
+            if frame::table(p, table).load(i) == 0 && P::Reclaim::can_spare(p, pages) {
+                _ = self.begin(p, table, i, page);
+            }
+        }
+    }
+}

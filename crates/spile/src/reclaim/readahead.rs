@@ -1,0 +1,48 @@
+//! Pages that are read before anybody wants them.
+//!
+//! **Guarantee.** Nobody waits for it, and nobody is refused memory for it: it takes frames only where there are plenty. What was read for nobody leaves as any page, without being
+//! written.
+//!
+//! **Mechanism.** A fault that has to wait for its page begins to read what lies beside it, in a window of addresses for slots and of pages for files, clipped to its
+//! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. (Linux reads ahead of slots by addresses, too, since 4.15.)
+
+use super::{Policy as _, Pressed, Reclaimer};
+use crate::addr::{PAGE, Range};
+use crate::paging::PageTable;
+use spile_sync::atomic::Ordering;
+
+impl<P: Pressed> Reclaimer<P> {
+    /// From now on a fault that waits for a page in a slot begins to read what is away of so many pages around it, itself included. A power of two; 1, at first:
+    /// none.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    pub fn set_readahead(&self, pages: u32) {
+        assert!(pages.is_power_of_two(), "{pages} pages: a window has a power of two");
+        // Relaxed: a number.
+        self.readahead.store(pages, Ordering::Relaxed);
+    }
+
+    /// Begins to read what is away around `at`, as far as `range` goes.
+    pub(super) fn read_ahead(&self, p: &P, tables: &PageTable<P>, at: u64, range: Range) {
+        let pages = self.readahead.load(Ordering::Relaxed);
+        let size = u64::from(pages) * PAGE;
+        let start = at & !(size - 1);
+        let window = range.above(start).and_then(|rest| rest.below(start + size));
+        let Some(window) = window.filter(|_| pages > 1) else { return };
+        tables.each_away(p, window, |slot| {
+            if self.can_spare(p, pages) {
+                self.area.read_ahead(p, slot, |frame| {
+                    p.record(frame).is_of(slot);
+                    self.policy.arrive(p, frame);
+                });
+            }
+        });
+    }
+
+    /// Whether there is memory for so many pages that nobody wants yet.
+    pub(super) fn can_spare(&self, p: &P, pages: u32) -> bool {
+        p.free_frames() > 2 * pages as usize
+    }
+}
