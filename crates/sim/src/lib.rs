@@ -121,8 +121,8 @@ impl Builder {
         self.with_store(None)
     }
 
-    /// The machine, with the contents of its swap slots in `store`, which answers at once: the device takes its time, and compares what it reads with what it
-    /// wrote.
+    /// The machine, with the contents of its swap slots in `store`: the device takes its time before it asks that, and compares what it reads with what it
+    /// wrote. A store that answers later says when it is done by [`Sim::swapped`].
     pub fn build_on(self, store: Arc<dyn SwapStore<Sim>>) -> Sim {
         self.with_store(Some(store))
     }

@@ -4,7 +4,7 @@
 //! nobody wrote, or that was discarded, is never read. A frame does not change while it is written.
 //!
 //! **Mechanism.** Bytes by slot. A transfer that takes time waits in the machine's device; what a frame contained is taken when its write starts, and
-//! compared when it ends. A store is asked when the transfer ends; what it brings is compared with the bytes.
+//! compared when it ends. A store is asked when the device's time is over; what it brings is compared with the bytes, when it answers or says that it is done.
 
 use crate::Sim;
 use crate::rng::Rng;
@@ -35,6 +35,8 @@ pub struct SwapDisk {
 
 struct Inner {
     bytes: BTreeMap<u32, Vec<u8>>,
+    /// Transfers that are the store's now, by slot.
+    moving: BTreeMap<u32, Moving>,
     delay: u32,
     fails: Option<u64>,
     rng: Rng,
@@ -50,7 +52,8 @@ impl fmt::Debug for SwapDisk {
 
 impl SwapDisk {
     pub(crate) fn new(seed: u64, store: Option<Arc<dyn SwapStore<Sim>>>) -> Self {
-        let inner = Inner { bytes: BTreeMap::new(), delay: 0, fails: None, rng: Rng::new(seed), done: Swapped::default() };
+        let (bytes, moving) = (BTreeMap::new(), BTreeMap::new());
+        let inner = Inner { bytes, moving, delay: 0, fails: None, rng: Rng::new(seed), done: Swapped::default() };
         Self { inner: Mutex::new(inner), store }
     }
 
@@ -85,24 +88,40 @@ impl SwapDisk {
             p.device().add(delay, Box::new(move || transfer.complete(&sim)));
             return Transfer::Started;
         }
-        if self.end(p, &transfer) { Transfer::Done } else { Transfer::Failed }
+        self.make(p, transfer)
     }
 
-    /// Does it. Whether it succeeded.
-    fn end(&self, p: &Sim, transfer: &Moving) -> bool {
-        let now = p.bytes(transfer.frame);
-        let ok = !self.fails()
-            && match &transfer.written {
-                Some(written) => self.write(p, transfer, written, &now),
-                None => self.read(p, transfer),
-            };
-        let Inner { done, .. } = &mut *self.inner();
-        match (ok, &transfer.written) {
-            (false, _) => done.failed += 1,
-            (true, Some(_)) => done.out += 1,
-            (true, None) => done.back += 1,
+    /// Does it, or lets the store do it.
+    fn make(&self, p: &Sim, transfer: Moving) -> Transfer {
+        let Moving { slot, frame, .. } = transfer;
+        if self.fails() {
+            self.inner().done.failed += 1;
+            return Transfer::Failed;
         }
-        ok
+        let is_read = transfer.written.is_none();
+        let found = self.inner().bytes.get(&slot.0).cloned().unwrap_or_default();
+        let is_missing = is_read && found.is_empty();
+        p.judge(is_missing.then(|| format!("{frame:?} is to be read from {slot:?}, and nothing was written there")));
+        // Before the store knows of it: it may be over before that has answered.
+        self.inner().moving.insert(slot.0, transfer);
+        let answer = match &self.store {
+            // SAFETY: (1) the device's until it is complete, and the store's meanwhile.
+            Some(store) if is_read => unsafe { store.start_read(p, slot, frame) },
+            // SAFETY: (1) held until this is complete, says the core.
+            Some(store) => unsafe { store.start_write(p, slot, frame) },
+            None => {
+                if is_read {
+                    // SAFETY: (1) as above.
+                    unsafe { p.write(frame, 0, &found) };
+                }
+                Transfer::Done
+            }
+        };
+        if answer != Transfer::Started {
+            let wrong = self.end(p, slot, answer == Transfer::Done);
+            p.judge(wrong);
+        }
+        answer
     }
 
     fn fails(&self) -> bool {
@@ -110,38 +129,32 @@ impl SwapDisk {
         fails.is_some_and(|n| rng.one_in(n))
     }
 
-    fn write(&self, p: &Sim, Moving { slot, frame, .. }: &Moving, written: &[u8], now: &[u8]) -> bool {
-        p.judge((written != now).then(|| format!("{frame:?} changed while it was written to {slot:?}")));
-        // SAFETY: (1) held until this is complete, says the core.
-        if self.store.as_ref().is_some_and(|store| !is_done(unsafe { store.start_write(p, *slot, *frame) })) {
-            return false;
-        }
-        self.inner().bytes.insert(slot.0, written.to_vec());
-        true
-    }
-
-    fn read(&self, p: &Sim, Moving { slot, frame, .. }: &Moving) -> bool {
-        let found = self.inner().bytes.get(&slot.0).cloned();
-        p.judge(found.is_none().then(|| format!("{frame:?} is to be read from {slot:?}, and nothing was written there")));
-        let found = found.unwrap_or_default();
-        let Some(store) = &self.store else {
-            // SAFETY: (1) the device's until it is complete.
-            unsafe { p.write(*frame, 0, &found) };
-            return true;
+    /// The store is done with the transfer of `slot`. What is wrong with that, if anything.
+    fn end(&self, p: &Sim, slot: Slot, ok: bool) -> Option<String> {
+        let moving = self.inner().moving.remove(&slot.0);
+        let Some(Moving { frame, written, .. }) = moving else {
+            return Some(format!("a transfer of {slot:?} ends that was not begun"));
         };
-        // SAFETY: (1) as above, and it is the store's meanwhile.
-        let ok = is_done(unsafe { store.start_read(p, *slot, *frame) });
-        p.judge(
-            (ok && p.bytes(*frame) != found).then(|| format!("what the store read from {slot:?} is not what was written there")),
-        );
-        ok
+        let now = p.bytes(frame);
+        let Inner { bytes, done, .. } = &mut *self.inner();
+        match written {
+            _ if !ok => {
+                done.failed += 1;
+                None
+            }
+            Some(written) => {
+                done.out += 1;
+                let wrong = (written != now).then(|| format!("{frame:?} changed while it was written to {slot:?}"));
+                bytes.insert(slot.0, written);
+                wrong
+            }
+            None => {
+                done.back += 1;
+                let is_so = bytes.get(&slot.0) == Some(&now);
+                (!is_so).then(|| format!("what the store read from {slot:?} is not what was written there"))
+            }
+        }
     }
-}
-
-/// Whether a store that answers at once did it.
-fn is_done(answer: Transfer) -> bool {
-    assert_ne!(answer, Transfer::Started, "it is the device that takes its time: its store answers at once");
-    answer == Transfer::Done
 }
 
 /// A transfer under way.
@@ -153,10 +166,14 @@ struct Moving {
 }
 
 impl Moving {
+    /// The device's time for it is over.
     fn complete(self, p: &Sim) {
-        let ok = p.swap().end(p, &self);
-        // SAFETY: (1) it was started, and is in the device's list no more; (2) it is over; (3) the machine's own.
-        unsafe { p.reclaimer().complete(p, self.slot, ok) };
+        let slot = self.slot;
+        let answer = p.swap().make(p, self);
+        if answer != Transfer::Started {
+            // SAFETY: (1) it was started, and is in the device's list no more; (2) it is over; (3) the machine's own.
+            unsafe { p.reclaimer().complete(p, slot, answer == Transfer::Done) };
+        }
     }
 }
 
@@ -178,6 +195,22 @@ impl SwapStore<Sim> for SwapDisk {
 }
 
 impl Sim {
+    /// The transfer of `slot` that the machine's store has started is over. By whoever runs as a CPU ([`run_on`](Self::run_on)).
+    ///
+    /// # Panics
+    ///
+    /// If the frame, or what was read, is not as it was written; when the core has been told.
+    ///
+    /// # Safety
+    ///
+    /// (1) The store answered or answers [`Started`](Transfer::Started), and nobody else says this of that transfer; (2) it does not use the frame any more.
+    pub unsafe fn swapped(&self, slot: Slot, ok: bool) {
+        let wrong = self.swap().end(self, slot, ok);
+        // SAFETY: (1) and (2) the caller says the same; (3) the machine's own.
+        unsafe { self.reclaimer().complete(self, slot, ok) };
+        self.judge(wrong);
+    }
+
     /// All bytes of a frame that somebody holds.
     pub(crate) fn bytes(&self, frame: FrameId) -> Vec<u8> {
         let mut bytes = vec![0; PAGE as usize];

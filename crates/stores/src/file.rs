@@ -6,7 +6,7 @@
 //! **Mechanism.** Slot `n` is the page at `n` pages from the beginning, written by `pwrite(2)` and read by `pread(2)`, repeated when they were short or
 //! interrupted. Nothing is remembered of slots, so to forget one does nothing: its place in the file is written anew with the next page.
 
-use crate::pages::{Page, Pages};
+use crate::pages::{Doing, Page, Pages};
 use spile::{PAGE, Slot};
 use std::error::Error;
 use std::fmt;
@@ -29,15 +29,6 @@ pub struct OnFile {
 struct Trouble {
     count: u64,
     last: Option<Failure>,
-}
-
-/// What could not be done with a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    /// It could not be written. It stays in memory.
-    Writing,
-    /// It could not be read. Whoever needs it is told.
-    Reading,
 }
 
 /// A transfer that failed.

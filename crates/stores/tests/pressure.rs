@@ -9,87 +9,13 @@
 
 mod common;
 
-use common::{Spoiled, on_file, page};
-use spile::{Attr, Denied, Layout, Locking, Mm, PAGE, Place, Prot, Range};
-use spile_sim::{Rng, Sim, User};
+use common::programs::{SLOTS, SPACES, WORK, expect, first, map, pages, seeds, write};
+use common::{Spoiled, on_file};
+use spile::{Denied, Layout, Locking, Mm, PAGE};
+use spile_sim::{Rng, Sim};
 use spile_stores::{AtOnce, Compressed, Memory, OnFile, Pages, Stored, Tiered};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-const BASE: u64 = 0x4000_0000;
-/// How many pages each program writes.
-const WORK: u64 = 24;
-const SPACES: usize = 3;
-const SLOTS: u32 = 2 * WORK as u32 * SPACES as u32;
-
-fn at(n: u64) -> u64 {
-    BASE + n * PAGE
-}
-
-fn pages(first: u64, count: u64) -> Range {
-    Range::with_len(at(first), count * PAGE).unwrap()
-}
-
-fn map<L: Locking>(user: &User<'_, '_, L>, first: u64, count: u64) {
-    user.map(Place::Over(pages(first, count)), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
-}
-
-fn write<L: Locking>(user: &User<'_, '_, L>, n: u64, number: u64) -> Result<(), Denied> {
-    user.cpu().call(|| user.mm().write_user(at(n), &page(number))).map_err(|partial| partial.why)
-}
-
-fn expect<L: Locking>(user: &User<'_, '_, L>, n: u64, number: u64, told: &str) {
-    let mut bytes = [0; PAGE as usize];
-    user.cpu().call(|| user.mm().read_user(at(n), &mut bytes)).unwrap_or_else(|partial| panic!("{told}: {partial:?}"));
-    assert!(bytes == page(number), "{told}: page {n} is not number {number}, which was written there");
-}
-
-struct Program<L: Locking> {
-    mm: Mm<Sim, L>,
-    /// The number of what is in each page.
-    numbers: BTreeMap<u64, u64>,
-}
-
-impl<L: Locking> Program<L> {
-    /// Writes or reads a page, or maps it anew.
-    fn act(&mut self, sim: &Sim, rng: &mut Rng, told: &str) {
-        let cpu = sim.cpu(rng.below(4) as usize);
-        let user = cpu.enter(&self.mm);
-        let n = rng.below(WORK);
-        match rng.below(12) {
-            0 => {
-                map(&user, n, 1);
-                self.numbers.insert(n, 0);
-            }
-            1..=5 => {
-                let number = rng.below(1 << 20);
-                write(&user, n, number).unwrap_or_else(|why| panic!("{told}: {why:?}"));
-                self.numbers.insert(n, number);
-            }
-            6 => _ = cpu.reclaim(rng.below(20) as usize),
-            _ => expect(&user, n, self.numbers[&n], told),
-        }
-    }
-
-    fn check(&self, sim: &Sim, told: &str) {
-        let cpu = sim.cpu(0);
-        let user = cpu.enter(&self.mm);
-        self.numbers.iter().for_each(|(n, number)| expect(&user, *n, *number, told));
-    }
-}
-
-/// A program that has written all its pages.
-fn first<L: Locking>(sim: &Sim) -> Program<L> {
-    let mm = Mm::new(sim.clone(), Layout::default()).unwrap();
-    let cpu = sim.cpu(0);
-    let user = cpu.enter(&mm);
-    map(&user, 0, WORK);
-    let numbers: BTreeMap<_, _> = (0..WORK).map(|n| (n, n)).collect();
-    numbers.iter().for_each(|(n, number)| write(&user, *n, *number).unwrap());
-    drop(user);
-    Program { mm, numbers }
-}
 
 /// Programs that write, read, map, fork and end, while there are frames for a part of what they write.
 fn family<L: Locking>(seed: u64, store: Arc<AtOnce<impl Pages>>) {
@@ -109,12 +35,13 @@ fn family<L: Locking>(seed: u64, store: Arc<AtOnce<impl Pages>>) {
                 sim.cpu(0).call(|| drop(gone));
             }
             1 | 2 if programs.len() < SPACES => {
-                let Program { mm, numbers } = &programs[one];
-                let child = sim.cpu(0).call(|| mm.fork()).unwrap_or_else(|error| panic!("{told}: {error}"));
-                let numbers = numbers.clone();
-                programs.push(Program { mm: child, numbers });
+                let child = programs[one].fork(&sim.cpu(0)).unwrap_or_else(|error| panic!("{told}: {error}"));
+                programs.push(child);
             }
-            _ => programs[one].act(&sim, &mut rng, &told),
+            _ => {
+                let cpu = sim.cpu(rng.below(4) as usize);
+                programs[one].act(&cpu, &mut rng, &told, |why| panic!("{told}: {why:?}"));
+            }
         }
     }
     programs.iter().for_each(|program| program.check(&sim, &format!("seed {seed}, at the end")));
@@ -122,10 +49,6 @@ fn family<L: Locking>(seed: u64, store: Arc<AtOnce<impl Pages>>) {
     sim.finish();
     let done = sim.swap().done();
     assert!(done.out > WORK && done.back > WORK && done.failed == 0, "there was no pressure: {done:?}");
-}
-
-fn seeds() -> u64 {
-    std::env::var("SPILE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3)
 }
 
 fn on_memory<L: Locking>() {
@@ -185,7 +108,7 @@ fn a_budget_may_be_too_small<L: Locking>() {
     assert!(store.stored().pages > 0 && store.stored().refused > 0, "{store:?}");
     // What is away comes back to where the others were.
     user.unmap(pages(end / 2, end - end / 2)).unwrap();
-    (0..end / 2).for_each(|n| expect(&user, n, n, "after memory had ended"));
+    (0..end / 2).for_each(|n| assert_eq!(expect(&user, n, n, "after memory had ended"), Ok(())));
     drop(user);
     drop(mm);
     sim.finish();

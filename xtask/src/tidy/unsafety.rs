@@ -63,6 +63,7 @@ const PLACES: &[&str] = &[
     "crates/sim/src/store.rs",
     "crates/sim/src/swap.rs",
     "crates/stores/src/pages.rs",
+    "crates/stores/src/queued.rs",
     // The simulator's memory, and its RCU domain.
     "crates/sim/src/frames.rs",
     "crates/sim/src/lib.rs",

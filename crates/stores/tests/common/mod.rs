@@ -1,9 +1,12 @@
 //! Pages to store, and stores to put them in.
 #![allow(dead_code, reason = "each test uses some")]
 
+pub mod programs;
+
 use spile::{PAGE, Slot};
 use spile_sim::Rng;
 use spile_stores::{OnFile, Page, Pages};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many kinds of pages there are.
 pub const KINDS: u64 = 7;
@@ -51,5 +54,39 @@ impl<S: Pages> Pages for Spoiled<S> {
 
     fn forget(&self, slot: Slot) {
         self.0.forget(slot);
+    }
+}
+
+/// What a store does, but for one in so many transfers: that fails, or panics.
+pub struct Failing<S> {
+    store: S,
+    one_in: u64,
+    count: AtomicU64,
+    panics: bool,
+}
+
+impl<S> Failing<S> {
+    pub fn new(store: S, one_in: u64, panics: bool) -> Self {
+        Self { store, one_in, count: AtomicU64::new(0), panics }
+    }
+
+    fn fails(&self) -> bool {
+        let fails = self.count.fetch_add(1, Ordering::Relaxed) % self.one_in == self.one_in - 1;
+        assert!(!fails || !self.panics, "this is what is asked for");
+        fails
+    }
+}
+
+impl<S: Pages> Pages for Failing<S> {
+    fn put(&self, slot: Slot, page: &Page) -> bool {
+        !self.fails() && self.store.put(slot, page)
+    }
+
+    fn get(&self, slot: Slot, page: &mut Page) -> bool {
+        !self.fails() && self.store.get(slot, page)
+    }
+
+    fn forget(&self, slot: Slot) {
+        self.store.forget(slot);
     }
 }
