@@ -10,10 +10,10 @@
 mod seeds;
 
 use seeds::seeds;
-use spile::linux::{MLOCK_ONFAULT, advice, remap};
+use spile::linux::{Errno, MLOCK_ONFAULT, advice, map as mmap, prot, remap};
 use spile::reclaim::{Marks, Pressed as _};
-use spile::{Access, Attr, Denied, Done, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
-use spile_sim::{Rng, Sim, User};
+use spile::{Access, Attr, Denied, Done, Error, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
+use spile_sim::{Content, Rng, Sim, User};
 use std::collections::BTreeMap;
 
 const BASE: u64 = 0x4000_0000;
@@ -181,17 +181,55 @@ fn a_fork_finds_frames<L: Locking>() {
         let cpu = sim.cpu(0);
         let user = cpu.enter(&mm);
         map(&user, pages(0, 100));
-        let mut stored = 0;
-        while sim.free_frames() > free {
-            user.store(at(stored), 1 + stored as u8).unwrap();
-            stored += 1;
-        }
+        let stored = fill(&sim, &user, free);
         let child = user.fork().unwrap_or_else(|error| panic!("with {free} frames free: {error}"));
         drop(user);
         let user = cpu.enter(&child);
         (0..stored).for_each(|n| assert_eq!(user.load(at(n)), Ok(1 + n as u8)));
         drop(user);
         drop((mm, child));
+        sim.finish();
+    }
+}
+
+/// Fills memory, of which `free` frames are left. How many pages were stored.
+fn fill<L: Locking>(sim: &Sim, user: &User<'_, '_, L>, free: usize) -> u64 {
+    let mut stored = 0;
+    while sim.free_frames() > free {
+        user.store(at(stored), 1 + stored as u8).unwrap();
+        stored += 1;
+    }
+    stored
+}
+
+/// A space, a file, and memory to be shared find frames where there are none, as long as pages can leave; then they are refused, and nothing is lost.
+fn what_is_new_finds_frames<L: Locking>() {
+    for (slots, delay) in [(200, 0), (200, 3), (0, 0)] {
+        let sim = Sim::builder().swap(slots).frames(40).build();
+        sim.swap().set_delay(delay);
+        let mm = space::<L>(&sim);
+        let cpu = sim.cpu(0);
+        let user = cpu.enter(&mm);
+        map(&user, pages(0, 100));
+        let mut stored = fill(&sim, &user, 0);
+        let content = Content::new(vec![7; PAGE as usize]);
+        let share = || mm.mmap(0, PAGE, prot::READ | prot::WRITE, mmap::SHARED | mmap::ANONYMOUS, None, 0);
+        let mut fill_again = || stored = fill(&sim, &user, 0).max(stored);
+        let new = cpu.call(|| Mm::<Sim, L>::new(sim.clone(), Layout::default()));
+        fill_again();
+        let file = cpu.call(|| sim.file(&content, PAGE));
+        fill_again();
+        let shared = cpu.call(share);
+        let outcomes = (new.as_ref().err(), file.is_some(), shared.err());
+        if slots == 0 {
+            assert_eq!(outcomes, (Some(&Error::NoMemory), false, Some(Errno::ENOMEM)), "nothing can leave");
+        } else {
+            assert_eq!(outcomes, (None, true, None), "{delay} ticks away");
+            assert_eq!(user.store(shared.unwrap(), 9), Ok(()));
+        }
+        (0..stored).for_each(|n| assert_eq!(user.load(at(n)), Ok(1 + n as u8)));
+        drop(user);
+        drop((mm, new, file));
         sim.finish();
     }
 }
@@ -561,6 +599,7 @@ spile::test_each_design! {
     more_is_written_than_there_is_memory => more_is_written_than_there_is_memory;
     there_is_an_end_to_memory => there_is_an_end_to_memory;
     a_fork_finds_frames => a_fork_finds_frames;
+    what_is_new_finds_frames => what_is_new_finds_frames;
     a_refusal_is_of_today => a_refusal_is_of_today;
     a_device_fails => a_device_fails;
     a_broken_device_is_given_up => a_broken_device_is_given_up;

@@ -18,7 +18,7 @@ use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
 use crate::usage::Usage;
 use crate::vma::{Attr, Flags, Vma};
-use crate::wait::Token;
+use crate::wait;
 use core::fmt;
 use core::ops::Deref;
 #[cfg(feature = "linux")]
@@ -142,31 +142,32 @@ impl From<BadRange> for Error {
 }
 
 impl<P: Platform, L: Locking> Mm<P, L> {
-    /// An empty address space.
+    /// An empty address space. May sleep, where pages can leave memory for it.
     ///
     /// # Errors
     ///
     /// [`Error::NoMemory`].
     pub fn new(platform: P, layout: Layout) -> Result<Self, Error> {
-        Self::with_design(L::per_mm(&platform, None), platform, layout, None)
+        let space = SpaceId(platform.shared().number());
+        let table = wait::with_room(&platform, || PageTable::new(&platform, space)).ok_or(Error::NoMemory)?;
+        Ok(Self::with(L::per_mm(&platform, None), platform, table, layout, None))
     }
 
     /// Empty, for a fork of this one.
-    pub(crate) fn child(&self) -> Result<Self, Error> {
-        let design = L::per_mm(&self.platform, Some(&self.design));
-        let mut child = Self::with_design(design, self.platform.clone(), self.layout, Some(self.space()))?;
+    pub(crate) fn child(&self) -> Option<Self> {
+        let (design, platform) = (L::per_mm(&self.platform, Some(&self.design)), self.platform.clone());
+        let table = PageTable::new(&platform, SpaceId(platform.shared().number()))?;
+        let mut child = Self::with(design, platform, table, self.layout, Some(self.space()));
         child.unmapping = self.unmapping;
         child.waiting = self.waiting;
         P::Reclaim::inherit(self.table.residents(), child.table.residents());
-        Ok(child)
+        Some(child)
     }
 
-    fn with_design(design: L::PerMm<P>, platform: P, layout: Layout, parent: Option<SpaceId>) -> Result<Self, Error> {
-        let space = SpaceId(platform.shared().number());
-        let table = PageTable::new(&platform, space).ok_or(Error::NoMemory)?;
+    fn with(design: L::PerMm<P>, platform: P, table: PageTable<P>, layout: Layout, parent: Option<SpaceId>) -> Self {
         let index = Index::new(&platform);
         let table = P::Reclaim::keep(&platform, table, parent);
-        Ok(Self {
+        Self {
             platform,
             index,
             lock: RwLock::new(),
@@ -183,7 +184,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
             linux: crate::linux::State::new(),
             counts: Counts::new(),
             design,
-        })
+        }
     }
 
     /// One more uses it, until the guard is dropped: a thread that runs in it, or somebody who looks at it from outside. Changes made by
@@ -447,11 +448,6 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     /// Gives back what waited. With nothing held.
     pub(crate) fn relieve(&self) {
         self.platform.shared().relieve(&self.platform);
-    }
-
-    /// Lets pages leave memory, if some can. With nothing held; may sleep.
-    pub(crate) fn make_room(&self) -> bool {
-        Token::for_reclaim(&self.platform).inspect(Token::wait).is_some()
     }
 
     /// Takes away the pages of `at`, whose faults are kept out by claims; when it returns no CPU uses them.

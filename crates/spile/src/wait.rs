@@ -168,6 +168,18 @@ impl<'m, P: Platform> Token<'m, P> {
     }
 }
 
+/// What `attempt` makes, for which a few frames are wanted: as often as there are none, pages leave memory for it. None if none can. With nothing held; may sleep. Not
+/// within another such attempt, which would have it refused again and again.
+pub(crate) fn with_room<P: Platform, T>(p: &P, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        let made = attempt();
+        if made.is_some() {
+            return made;
+        }
+        Token::for_reclaim(p)?.wait();
+    }
+}
+
 /// Something happened to `thing`: its waiters look again.
 pub(crate) fn happened<P: Platform>(p: &P, thing: usize) {
     p.wake(p.shared().happened(thing));

@@ -9,6 +9,7 @@ use crate::paging::Gather;
 use crate::platform::Platform;
 use crate::usage::Delta;
 use crate::vma::{AnonId, Attr, Body, Flags, Made, Vma};
+use crate::wait;
 
 impl<P: Platform, L: Locking> Mm<P, L> {
     /// A copy of the address space, sharing pages until one side writes. Faults of this one are kept out while its pages are
@@ -18,15 +19,10 @@ impl<P: Platform, L: Locking> Mm<P, L> {
     ///
     /// [`Error::NoMemory`]; nothing was changed, save that pages may be write-protected until they are written again.
     pub fn fork(&self) -> Result<Self, Error> {
-        loop {
-            match self.fork_now() {
-                Err(Error::NoMemory) if self.make_room() => {}
-                forked => return forked,
-            }
-        }
+        wait::with_room(self.platform(), || self.fork_now()).ok_or(Error::NoMemory)
     }
 
-    fn fork_now(&self) -> Result<Self, Error> {
+    fn fork_now(&self) -> Option<Self> {
         #[cfg_attr(not(feature = "linux"), allow(unused_mut, reason = "only Linux's verbs know more"))]
         let mut child = self.child()?;
         let parent = Change::begin(self, &[Range::EVERYTHING]);
@@ -37,7 +33,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         let copied = parent.copy_into(&mut Change::begin(&child, &[Range::EVERYTHING]));
         drop(parent);
         self.relieve();
-        copied.map(|()| child).map_err(|NoMemory| Error::NoMemory)
+        copied.ok().map(|()| child)
     }
 }
 

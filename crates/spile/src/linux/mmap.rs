@@ -26,7 +26,11 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         }
         let file = if flags & map::ANONYMOUS != 0 { None } else { Some(file.ok_or(Errno::EBADF)?) };
         let request = Request { exec_only: self.exec_only(prot), ..Request::new(addr, len, prot, flags, offset)? };
-        let (at, locked) = self.change_somewhere(request.fixed(), |change| request.perform(change, file))?;
+        // With nothing held: it may wait for memory. If there is none, that is said in its turn.
+        let wants_object = file.is_none() && request.flags & map::TYPE == map::SHARED;
+        let object = if wants_object { File::anonymous(self.platform().clone(), request.len) } else { None };
+        let contents = Contents { file, object };
+        let (at, locked) = self.change_somewhere(request.fixed(), |change| request.perform(change, &contents))?;
         self.wait_until_flushed(at);
         let populate = flags & (map::POPULATE | map::NONBLOCK) == map::POPULATE;
         if populate || locked {
@@ -45,6 +49,13 @@ struct Request {
     flags: u32,
     offset: u64,
     exec_only: Flags,
+}
+
+/// What is to be mapped, unless it is private anonymous memory.
+struct Contents<'f, P: Platform> {
+    file: Option<&'f Opened<P>>,
+    /// Anonymous memory that is to be shared.
+    object: Option<File<P>>,
 }
 
 impl Request {
@@ -72,13 +83,13 @@ impl Request {
     fn perform<P: Platform, L: Locking>(
         &self,
         change: &mut Change<'_, P, L>,
-        file: Option<&Opened<P>>,
+        contents: &Contents<'_, P>,
     ) -> Result<Result<(Range, bool), Errno>, Elsewhere> {
         if !change.mm.may_map() {
             return Ok(Err(Errno::ENOMEM));
         }
         match self.place(change) {
-            Ok(at) => change.may_map(at).map(|at| self.map_at(at, change, file)),
+            Ok(at) => change.may_map(at).map(|at| self.map_at(at, change, contents)),
             Err(errno) => Ok(Err(errno)),
         }
     }
@@ -92,7 +103,7 @@ impl Request {
         &self,
         at: Range,
         change: &mut Change<'_, P, L>,
-        file: Option<&Opened<P>>,
+        contents: &Contents<'_, P>,
     ) -> Result<(Range, bool), Errno> {
         if self.has(map::FIXED_NOREPLACE) && change.first(at).is_some() {
             return Err(Errno::EEXIST);
@@ -104,9 +115,9 @@ impl Request {
         if locked && !change.mm.may_lock(at.pages()) {
             return Err(Errno::EAGAIN);
         }
-        let attr = match file {
+        let attr = match contents.file {
             Some(file) => self.file_attr(file)?,
-            None => self.anon_attr(change.mm.platform(), at)?,
+            None => self.anon_attr(contents.object.as_ref(), at)?,
         };
         let replaced = change.mapped_pages(at);
         if !change.mm.may_expand(attr.prot, attr.flags, at.pages() - replaced) {
@@ -182,13 +193,10 @@ impl Request {
         Ok(accounted(Attr { prot: self.prot, flags, backing, name: None }))
     }
 
-    fn anon_attr<P: Platform>(&self, p: &P, at: Range) -> Result<Attr<P>, Errno> {
+    fn anon_attr<P: Platform>(&self, object: Option<&File<P>>, at: Range) -> Result<Attr<P>, Errno> {
         let backing = match self.flags & map::TYPE {
             map::SHARED if self.has(map::GROWSDOWN) => return Err(Errno::EINVAL),
-            map::SHARED => {
-                let object = File::anonymous(p.clone(), at.len()).ok_or(Errno::ENOMEM)?;
-                Backing::File(object, 0)
-            }
+            map::SHARED => Backing::File(object.ok_or(Errno::ENOMEM)?.clone(), 0),
             map::PRIVATE => Backing::Anon(at.start() >> PAGE_SHIFT),
             _ => return Err(Errno::EINVAL),
         };

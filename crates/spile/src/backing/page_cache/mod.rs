@@ -117,18 +117,18 @@ pub(crate) enum Found<'m, P: Platform> {
 }
 
 impl<P: Platform> File<P> {
-    /// A file of `len` bytes whose contents come from `store`; none without a frame.
+    /// A file of `len` bytes whose contents come from `store`; none without a frame. May sleep, where pages can leave memory for it.
     pub fn new(p: P, store: P::Store, len: u64) -> Option<Self> {
         Self::with_store(p, Some(store), len)
     }
 
-    /// A nameless object of `len` bytes that begins as zeros: what processes share that share anonymous memory.
+    /// A nameless object of `len` bytes that begins as zeros: what processes share that share anonymous memory. None without a frame; may sleep, as above.
     pub fn anonymous(p: P, len: u64) -> Option<Self> {
         Self::with_store(p, None, len)
     }
 
     fn with_store(p: P, store: Option<P::Store>, len: u64) -> Option<Self> {
-        let root = frame::relieved(&p, P::alloc_table)?;
+        let root = wait::with_room(&p, || frame::relieved(&p, P::alloc_table))?;
         let id = p.shared().number();
         let none = || AtomicU64::new(0);
         let (len, failed, lost_reads, links) = (AtomicU64::new(len), none(), none(), Default::default());
