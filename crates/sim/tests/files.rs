@@ -11,7 +11,7 @@ mod seeds;
 
 use seeds::seeds;
 use spile::backing::{File, Unwritten};
-use spile::linux::{Errno, remap, sync};
+use spile::linux::{Errno, advice, remap, sync};
 use spile::{Access, Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, Waiting};
 use spile_sim::{Content, Cpu, Rng, Sim, User};
 use std::collections::BTreeMap;
@@ -353,6 +353,78 @@ fn contents_change_elsewhere<L: Locking>() {
         assert_eq!(user.load(at(1)), Ok(101), "nobody was told");
         cpu.call(|| file.invalidate(1..3));
         assert_eq!((0..4).map(|n| user.load(at(n)).unwrap()).collect::<Vec<_>>(), [100, 0, 0, 103]);
+    }
+    drop((mm, file));
+    sim.finish();
+}
+
+/// What a program says of pages of files: they leave though they were just used, unless others show them; what was written is written back first.
+fn advice_is_followed<L: Locking>() {
+    let sim = Sim::builder().swap(8).build();
+    let (one, two) = (space::<L>(&sim), space::<L>(&sim));
+    let (content, file) = numbered(&sim, 8);
+    {
+        let (cpu, other) = (sim.cpu(0), sim.cpu(1));
+        let (user, other) = (cpu.enter(&one), other.enter(&two));
+        let is_here = |n: u64| one.page_table().peek(&sim, at(n)).is_some();
+        let shown = || (0..20).filter(|n| is_here(*n)).collect::<Vec<_>>();
+        let out = |first, count| cpu.call(|| one.madvise(at(first), count * PAGE, advice::PAGEOUT)).unwrap();
+        map(&user, pages(0, 4), &file, 0, Flags::SHARED);
+        map(&user, pages(10, 4), &file, 4, Flags::NONE);
+        map(&other, pages(20, 2), &file, 2, Flags::SHARED);
+        let load_all =
+            || (0..4).for_each(|n| assert_eq!((user.load(at(n)), user.load(at(10 + n))), (Ok(100 + n as u8), Ok(104 + n as u8))));
+        load_all();
+        assert_eq!((other.load(at(20)), other.load(at(21))), (Ok(102), Ok(103)));
+        out(0, 4);
+        out(10, 4);
+        assert_eq!(shown(), [2, 3], "all leave but those that another shows");
+        assert_eq!(resident(&two), 2);
+        load_all();
+        assert_eq!(content.reads(), 8 + 6);
+
+        // Written back, and gone.
+        user.store(at(0), 50).unwrap();
+        user.store(at(11), 51).unwrap();
+        out(0, 4);
+        out(10, 4);
+        assert_eq!((shown(), file.dirty_pages()), (vec![2, 3], 0));
+        assert_eq!((content.writes_and_failures().0, sim.swap().done().out), (1, 1), "a private copy is a private page");
+        assert_eq!((user.load(at(0)), user.load(at(11))), (Ok(50), Ok(51)));
+        // What cannot be written stays.
+        content.set_failing(0, true);
+        user.store(at(0), 60).unwrap();
+        out(0, 4);
+        assert!(is_here(0) && file.is_dirty(0));
+        content.set_failing(0, false);
+        // A store that takes its time: when it is over, the page is the next to leave.
+        content.set_delay(3);
+        out(0, 4);
+        assert!(is_here(0));
+        (0..10).for_each(|_| cpu.pause());
+        sim.cpu(2).reclaim(1);
+        assert!(!is_here(0) && file.dirty_pages() == 0);
+        content.set_delay(0);
+        assert_eq!(user.load(at(0)), Ok(60));
+    }
+    drop((one, two, file));
+    sim.finish();
+}
+
+/// Pages that are cold leave before those that were used.
+fn cold_pages_leave_first<L: Locking>() {
+    let sim = Sim::builder().swap(0).build();
+    let mm = space::<L>(&sim);
+    let (_, file) = numbered(&sim, 40);
+    {
+        let cpu = sim.cpu(0);
+        let user = cpu.enter(&mm);
+        map(&user, pages(0, 40), &file, 0, Flags::SHARED);
+        (0..40).for_each(|n| assert_eq!(user.load(at(n)), Ok(100 + n as u8)));
+        cpu.call(|| mm.madvise(at(10), 10 * PAGE, advice::COLD)).unwrap();
+        sim.cpu(1).reclaim(10);
+        let left: Vec<_> = (0..40).filter(|n| mm.page_table().peek(&sim, at(*n)).is_none()).collect();
+        assert_eq!(left, (10..20).collect::<Vec<_>>());
     }
     drop((mm, file));
     sim.finish();
@@ -710,6 +782,8 @@ spile::test_each_design! {
     a_file_becomes_shorter => a_file_becomes_shorter;
     transfers_of_what_is_lost => transfers_of_what_is_lost;
     contents_change_elsewhere => contents_change_elsewhere;
+    advice_is_followed => advice_is_followed;
+    cold_pages_leave_first => cold_pages_leave_first;
     locked_pages_stay => locked_pages_stay;
     more_is_written_than_there_is_memory => more_is_written_than_there_is_memory;
     a_broken_file_is_one_of_many => a_broken_file_is_one_of_many;

@@ -416,6 +416,14 @@ fn advice_is_followed<L: Locking>() {
     assert_eq!(user.load(at(5)), Ok(55), "it was written after it was free");
     assert!((0..5).chain(6..20).all(|n| zero(&n)), "what was free is still there, though all left");
     (20..40).for_each(|n| assert_eq!(user.load(at(n)), Ok(n as u8)));
+
+    let child = user.fork().unwrap();
+    advise(20, 20, advice::PAGEOUT);
+    assert!((20..40).all(|n| is_here(&n)), "pages left that a child has too");
+    cpu.call(|| drop(child));
+    advise(20, 20, advice::PAGEOUT);
+    assert!(!(20..40).any(|n| is_here(&n)), "pages stayed that nobody else has");
+    (20..40).for_each(|n| assert_eq!(user.load(at(n)), Ok(n as u8)));
     drop(user);
     drop(mm);
     sim.finish();

@@ -268,7 +268,7 @@ pub(crate) mod sealed {
 
         /// Whether pages are on the way out, or may go: asked where there was no frame. Not under a table's lock.
         fn has_relief(p: &P) -> bool;
-        /// Follows an advice about private pages of a mapping that the caller keeps from changes.
+        /// Follows an advice about pages of a mapping that the caller keeps from changes.
         fn advise(p: &P, tables: &PageTable<P>, range: Range, advice: Advice);
 
         /// Frees pages, or starts to.

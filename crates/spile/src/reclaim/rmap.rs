@@ -75,6 +75,11 @@ impl Record {
         self.whose.store(file << 1 | 1, Ordering::Relaxed);
     }
 
+    /// Whether it belongs to somebody.
+    pub(super) fn is_anyones(&self) -> bool {
+        self.whose.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether it belongs to a space.
     pub(super) fn is_private(&self) -> bool {
         let whose = self.whose.load(Ordering::Relaxed);
