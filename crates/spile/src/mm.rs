@@ -338,7 +338,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
         })
     }
 
-    /// Maps. May sleep.
+    /// Maps. May sleep. `attr`, which is called with the right to change, must not: a file is made before.
     ///
     /// # Errors
     ///

@@ -11,7 +11,8 @@ use std::ops::Deref;
 /// The contents of a frame.
 pub type Page = [u8; PAGE as usize];
 
-/// Where pages are kept by slot. No two calls are about one slot at a time. None may panic, or fault on the memory that it serves.
+/// Where pages are kept by slot. No two calls are about one slot at a time. None may fault on the memory that it serves. Who panics
+/// takes whoever wants the page along, or, in a thread of [`Queued`](crate::Queued), has failed.
 pub trait Pages: Send + Sync + 'static {
     /// Keeps `page`, instead of what was there. Whether it does; if not, there is nothing there.
     fn put(&self, slot: Slot, page: &Page) -> bool;

@@ -30,7 +30,7 @@ use std::thread::{self, JoinHandle, panicking};
 /// other.
 ///
 /// A transfer that is under way keeps a clone of its host. So a host that has this store goes when its last transfer is over, at the earliest: in a
-/// worker, if nobody else has it any more.
+/// worker, if nobody else has it any more. After a fork of the process the child has the store and no workers: it must not use it.
 pub struct Queued<P, S> {
     desk: Arc<Desk<P, S>>,
     workers: Vec<JoinHandle<()>>,
