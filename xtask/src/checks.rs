@@ -78,7 +78,11 @@ const CHECKS: &[Check] = &[
     ),
     check("a munmap's flush", &["flush_and_"], &[]),
     check("a wait for a page", &["wait_against_", "wait_for_what_"], &[]),
-    check("swap", &["page_leaves_", "page_returns_", "transfer_ends_"], &["tides"]),
+    check(
+        "swap",
+        &["page_leaves_", "page_returns_", "transfer_ends_", "memory_leaves_", "memory_returns_"],
+        &["tides", "ledgers in slots"],
+    ),
     check("list of mappings", &["list_against"], &["a hole in the list"]),
     // Tables that come and go, and each design's lock.
     check("anything else", &[""], &["a recycled mapping", "a wake-up that is not sent", "walks", "crowds"]),

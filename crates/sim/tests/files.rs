@@ -3,11 +3,12 @@
 //! **Guarantee.** For each seed tried: what is read through a mapping is what was written last through any, or is in the file; what a flush said is durable is; nobody
 //! uses a page beyond the end; and pages leave and come back meanwhile, also where transfers fail.
 //!
-//! **Mechanism.** A machine whose files take writes, tear them and fail, and tell what they have kept at the last sync. `SPILE_SEEDS` sets the number of seeds.
+//! **Mechanism.** A machine whose files take writes, tear them and fail, and tell what they have kept at the last sync; or which come from no store (`shared`). `SPILE_SEEDS` sets the number of seeds.
 
 #[cfg(feature = "sched")]
 mod controls;
 mod seeds;
+mod shared;
 
 use seeds::seeds;
 use spile::backing::{File, Unwritten};
@@ -609,7 +610,8 @@ struct Program<L: Locking> {
 struct World {
     rng: Rng,
     sim: Sim,
-    content: Content,
+    /// None: it comes from nowhere, and begins as zeros.
+    content: Option<Content>,
     file: File<Sim>,
     len: u64,
     bytes: [u8; PAGES as usize],
@@ -617,18 +619,28 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, percent: u64) -> Self {
+    fn new(seed: u64, percent: u64, is_stored: bool) -> Self {
         let mut rng = Rng::new(seed);
         let frames = SPACES as u64 * 8 + 12 + PAGES * SPACES as u64 * percent / 100;
         let sim = Sim::builder().frames(frames as u32).swap(200).seed(seed).build();
-        let (content, file) = numbered(&sim, PAGES);
+        let (content, file) = if is_stored {
+            let (content, file) = numbered(&sim, PAGES);
+            (Some(content), file)
+        } else {
+            (None, File::anonymous(sim.clone(), PAGES * PAGE).unwrap())
+        };
         let (delay, fails) = (rng.below(4) as u32, rng.one_in(2));
-        content.set_delay(delay);
+        content.iter().for_each(|content| content.set_delay(delay));
         sim.swap().set_delay(delay);
-        content.fail_one_in(fails.then_some(9), seed);
-        sim.swap().fail_one_in(fails.then_some(9));
-        let bytes = core::array::from_fn(|n| 100 + n as u8);
-        Self { rng, sim, content, file, len: PAGES, bytes, fails }
+        let bytes = core::array::from_fn(|n| if is_stored { 100 + n as u8 } else { 0 });
+        let world = Self { rng, sim, content, file, len: PAGES, bytes, fails };
+        world.fail_one_in(fails.then_some(9), seed);
+        world
+    }
+
+    fn fail_one_in(&self, n: Option<u64>, seed: u64) {
+        self.content.iter().for_each(|content| content.fail_one_in(n, seed));
+        self.sim.swap().fail_one_in(n);
     }
 
     /// What a program is to read at a place.
@@ -701,7 +713,7 @@ impl World {
             18 if self.rng.one_in(3) => {
                 self.len = self.rng.below(PAGES) + 1;
                 cpu.call(|| self.file.truncate(self.len * PAGE));
-                self.content.resize((self.len * PAGE) as usize);
+                self.content.iter().for_each(|content| content.resize((self.len * PAGE) as usize));
                 self.bytes[self.len as usize..].fill(0);
             }
             _ => {
@@ -714,8 +726,8 @@ impl World {
     fn flush(&self, cpu: &Cpu<'_>, told: &str) {
         let flushed = cpu.call(|| self.file.flush(0..PAGES));
         assert!(flushed.is_ok() || self.fails, "{told}: {flushed:?}");
-        if flushed.is_ok() {
-            let durable = self.content.durable();
+        if let (Ok(()), Some(content)) = (flushed, &self.content) {
+            let durable = content.durable();
             let is_there = |page: u64| durable.get((page * PAGE) as usize).copied().unwrap_or(0);
             (0..self.len)
                 .for_each(|page| assert_eq!(is_there(page), self.bytes[page as usize], "{told}: page {page} is not durable"));
@@ -724,8 +736,8 @@ impl World {
 }
 
 /// Programs that map, write, move, flush, fork, and shorten a file, while there are frames for `percent` of what they use.
-fn family<L: Locking>(seed: u64, percent: u64) {
-    let mut world = World::new(seed, percent);
+fn family<L: Locking>(seed: u64, percent: u64, is_stored: bool) {
+    let mut world = World::new(seed, percent, is_stored);
     let sim = world.sim.clone();
     let mut programs = vec![Program::<L> { mm: space(&sim), shown: BTreeMap::new() }];
     for op in 0..400 {
@@ -746,8 +758,7 @@ fn family<L: Locking>(seed: u64, percent: u64) {
             _ => {}
         }
     }
-    world.content.fail_one_in(None, 0);
-    sim.swap().fail_one_in(None);
+    world.fail_one_in(None, 0);
     world.fails = false;
     for Program { mm, shown } in programs {
         let cpu = sim.cpu(0);
@@ -768,7 +779,13 @@ fn family<L: Locking>(seed: u64, percent: u64) {
 
 fn families<L: Locking>() {
     for seed in 0..seeds(40) {
-        family::<L>(seed, [10, 20, 30, 50][seed as usize % 4]);
+        family::<L>(seed, [10, 20, 30, 50][seed as usize % 4], true);
+    }
+}
+
+fn families_with_shared_memory<L: Locking>() {
+    for seed in 0..seeds(40) {
+        family::<L>(seed, [10, 20, 30, 50][seed as usize % 4], false);
     }
 }
 
@@ -791,6 +808,7 @@ spile::test_each_design! {
     files_that_are_odd => files_that_are_odd;
     a_file_is_mapped_often => a_file_is_mapped_often;
     families => families;
+    families_with_shared_memory => families_with_shared_memory;
 }
 
 /// Seeded bugs, and who finds them.
@@ -802,5 +820,7 @@ fn controls() {
         ("flush-without-sync", "vma_refcount::what_was_flushed_is_durable"),
         ("flush-without-waiting", "vma_refcount::what_was_flushed_is_durable"),
         ("write-what-is-written", "vma_refcount::all_mappings_are_found"),
+        ("tail-of-what-is-away", "shared::vma_refcount::its_end_is_zeros"),
+        ("lost-and-in-a-slot", "shared::vma_refcount::it_is_lost_while_it_is_away"),
     ]);
 }

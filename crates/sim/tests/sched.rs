@@ -498,7 +498,11 @@ fn pairs<L: Locking>() {
 }
 
 fn ledgers<L: Locking>() {
-    explored::<L>("ledgers", 300, ledgers::one::<L>);
+    explored::<L>("ledgers", 300, |seed| ledgers::one::<L>(seed, true));
+}
+
+fn ledgers_in_slots<L: Locking>() {
+    explored::<L>("ledgers in slots", 300, |seed| ledgers::one::<L>(seed, false));
 }
 
 fn tides<L: Locking>() {
@@ -517,6 +521,7 @@ spile::test_each_design! {
     pair => pairs;
     tide => tides;
     ledger => ledgers;
+    ledger_in_slots => ledgers_in_slots;
     crowd => crowds;
 }
 
@@ -566,6 +571,10 @@ const BUGS_OF_TIDES: [(&str, &str); 4] = [
     ("come-again-without-the-page", "vma_refcount"),
 ];
 
+/// The same, in whose ledgers that are in slots.
+const BUGS_OF_SLOTS: [(&str, &str); 2] =
+    [("claim-ends-without-a-word", "vma_refcount"), ("send-away-what-is-held", "vma_refcount")];
+
 #[test]
 fn controls() {
     if std::env::var_os("SPILE_MUTATE").is_some() {
@@ -574,7 +583,9 @@ fn controls() {
     let this = std::env::current_exe().unwrap();
     let mut missed = Vec::new();
     let of_duels = BUGS.into_iter().map(|found| (found, "duel"));
-    for ((bug, design), story) in of_duels.chain(BUGS_OF_TIDES.into_iter().map(|found| (found, "tide"))) {
+    let of_tides = BUGS_OF_TIDES.into_iter().map(|found| (found, "tide"));
+    let of_slots = BUGS_OF_SLOTS.into_iter().map(|found| (found, "ledger_in_slots"));
+    for ((bug, design), story) in of_duels.chain(of_tides).chain(of_slots) {
         let mut child = std::process::Command::new(&this);
         child
             .args(["--exact", &format!("{design}::{story}"), "--test-threads=1", "--nocapture"])

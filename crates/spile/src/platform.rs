@@ -270,6 +270,14 @@ impl FrameMeta {
         self.refs.compare_exchange(owners, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// So many owners again, where the caller has [frozen](Self::freeze) all.
+    #[cfg(feature = "file")]
+    pub(crate) fn thaw(&self, owners: u32) {
+        // Release: pairs with `try_get`: who gets a hold now comes after what the owners did whose holds were taken. (No model shows it: he has also loaded the
+        // word of a slot that was changed in between.)
+        self.refs.store(owners, Ordering::Release);
+    }
+
     /// One owner less. True for the last.
     pub(crate) fn put(&self) -> bool {
         // Release [frame-put], Acquire [frame-put]: accesses of all owners come before the free.

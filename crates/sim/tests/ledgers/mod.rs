@@ -1,7 +1,7 @@
-//! A file that all write, and that is written back, cut and put out of memory meanwhile: short stories, in which every step is near the race.
+//! A file that all write, or shared memory of no file, and that is written back, cut and put out of memory meanwhile: short stories, in which every step is near the race.
 //!
 //! **Guarantee.** For each seed tried: what a CPU counts up in a page of its own, through whatever mapping, nobody sees go down, and it itself never misses a count, but where
-//! the file was cut; what a flush said is durable is, as far as it was stored before; a private copy is its owner's; at the end all is durable.
+//! the file was cut; what a flush said is durable is, as far as it was stored before; a private copy is its owner's; at the end all is durable, or still there.
 //!
 //! **Mechanism.** A page of the file for each CPU, mapped by all, and one CPU that lets pages go or flushes all the time. Seeds differ in what the others do
 //! besides: nothing, map anew, move, fork, copy; or in whether the file is cut.
@@ -21,7 +21,8 @@ const STEPS: u64 = 1500;
 struct World<L: Locking> {
     sim: Sim,
     mm: Mm<Sim, L>,
-    content: Content,
+    /// None: it comes from nowhere.
+    content: Option<Content>,
     file: File<Sim>,
     seed: u64,
     story: Story,
@@ -53,11 +54,19 @@ fn aside(n: u64) -> u64 {
 }
 
 impl<L: Locking> World<L> {
-    fn new(seed: u64, cpus: u64) -> Self {
-        let sim = Sim::builder().cpus(cpus as usize).frames(200).swap(0).seed(seed).build();
-        let content = Content::new(vec![0; (cpus * PAGE) as usize]);
-        content.set_delay((seed / 2 % 3) as u32);
-        let file = sim.file(&content, cpus * PAGE).unwrap();
+    fn new(seed: u64, cpus: u64, is_stored: bool) -> Self {
+        let slots = if is_stored { 0 } else { 2 * cpus as u32 };
+        let sim = Sim::builder().cpus(cpus as usize).frames(200).swap(slots).seed(seed).build();
+        let delay = (seed / 2 % 3) as u32;
+        sim.swap().set_delay(delay);
+        let content = is_stored.then(|| Content::new(vec![0; (cpus * PAGE) as usize]));
+        let file = match &content {
+            Some(content) => {
+                content.set_delay(delay);
+                sim.file(content, cpus * PAGE).unwrap()
+            }
+            None => File::anonymous(sim.clone(), cpus * PAGE).unwrap(),
+        };
         let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         let story = STORIES[(seed / 3 % STORIES.len() as u64) as usize];
         let stored = (0..cpus).map(|_| AtomicU8::new(0)).collect();
@@ -96,10 +105,11 @@ impl<L: Locking> World<L> {
                     label("cuts");
                     let left = 1 + rng.below(self.cpus);
                     cpu.call(|| self.file.truncate(left * PAGE));
-                    self.content.resize((left * PAGE) as usize);
+                    self.content.iter().for_each(|content| content.resize((left * PAGE) as usize));
                     self.file.extend(self.cpus * PAGE);
                 }
                 2 => cpu.pause(),
+                _ if self.content.is_none() => _ = cpu.reclaim(1),
                 _ => self.flush(cpu),
             }
         }
@@ -109,7 +119,7 @@ impl<L: Locking> World<L> {
         label("flushes");
         let before: Vec<u8> = self.stored.iter().map(|stored| stored.load(SeqCst)).collect();
         cpu.call(|| self.file.flush(0..self.cpus)).unwrap();
-        let durable = self.content.durable();
+        let durable = self.content.as_ref().unwrap().durable();
         for (n, before) in before.into_iter().enumerate().filter(|_| self.story != Story::Cuts) {
             let now = durable[n * PAGE as usize];
             assert!(now >= before, "{now} is durable of cpu {n}, which had stored {before} before the flush");
@@ -200,22 +210,26 @@ impl<L: Locking> World<L> {
     fn end(self) -> Result<(), String> {
         let Self { sim, mm, content, file, story, cpus, stored, children, .. } = self;
         let end = std::panic::AssertUnwindSafe(|| {
-            drop((children, mm));
+            drop(children);
             sim.cpu(0).call(|| file.flush(0..cpus)).unwrap();
-            let durable = content.durable();
-            for (n, stored) in stored.into_iter().enumerate().filter(|_| story != Story::Cuts) {
-                assert_eq!(durable[n * PAGE as usize], stored.into_inner(), "what cpu {n} wrote last is not durable");
+            let mut kept = vec![0; (cpus * PAGE) as usize];
+            match content {
+                Some(content) => kept = content.durable(),
+                None => sim.cpu(0).call(|| mm.read_user(page(0), &mut kept)).unwrap(),
             }
-            drop(file);
+            for (n, stored) in stored.into_iter().enumerate().filter(|_| story != Story::Cuts) {
+                assert_eq!(kept[n * PAGE as usize], stored.into_inner(), "what cpu {n} wrote last is not durable, or gone");
+            }
+            drop((mm, file));
             sim.finish();
         });
         std::panic::catch_unwind(end).map_err(|what| format!("at the end: {:?}", what.downcast_ref::<String>()))
     }
 }
 
-pub fn one<L: Locking>(seed: u64) -> Outcome {
+pub fn one<L: Locking>(seed: u64, is_stored: bool) -> Outcome {
     let cpus = 3 + seed % 2;
-    let world = World::<L>::new(seed, cpus);
+    let world = World::<L>::new(seed, cpus, is_stored);
     if (seed / 2).is_multiple_of(2) {
         world.sim.stall_one_in(16);
     }

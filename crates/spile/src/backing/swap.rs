@@ -1,6 +1,6 @@
 //! Slots: where pages are for which there is no room.
 //!
-//! **Guarantee.** What is in a slot does not change as long as an entry of a page table says it. It is read once, however many faults want it. No
+//! **Guarantee.** What is in a slot does not change as long as an entry, of a page table or of a file, says it. It is read once, however many faults want it. No
 //! frame is given up whose contents the store has not got, and no slot is used anew while an entry, a transfer or an evictor has it.
 //!
 //! **Mechanism.** A word per slot: how many entries say it, the frame that has its contents, and what happens to it. All changes of the word
@@ -63,7 +63,8 @@ pub trait SwapStore<P: Platform>: Send + Sync + 'static {
     /// (1) `frame` is the store's alone until it answers, or completes what it has started.
     unsafe fn start_read(&self, p: &P, slot: Slot, frame: FrameId) -> Transfer;
 
-    /// What is in `slot`, if anything, is not wanted any more. Called under a table's lock, and from within the completion of a transfer of that slot.
+    /// What is in `slot`, if anything, is not wanted any more. Called under a table's lock, from within the completion of a transfer of that slot, and where the last
+    /// clone of a file goes.
     fn discard(&self, slot: Slot);
 }
 
@@ -119,7 +120,7 @@ pub(crate) enum Left {
     Kept,
 }
 
-/// An evictor's right to a slot. Having one tells you: the slot is this frame's, and nobody frees it, writes or reads it.
+/// The right to a slot, of an evictor, or of who takes its page back. Having one tells you: the slot is this frame's, and nobody frees it, writes or reads it.
 #[must_use = "it is to be finished"]
 pub(crate) struct Claim<'p, S> {
     area: &'p SwapArea<S>,
@@ -304,10 +305,38 @@ impl<S> SwapArea<S> {
 
     /// The slot that has the contents of `frame` already, if it is `slot` and nobody is at it. The caller has a hold on the frame.
     pub(crate) fn claim_again(&self, slot: Slot, frame: FrameId) -> Option<Claim<'_, S>> {
-        let is_its = |raw: u64| raw & (HERE | BUSY) == HERE && frame_of(raw) == frame;
+        let others = if seeded!("claim-what-is-written") { BUSY & !WRITING } else { BUSY };
+        let is_its = |raw: u64| raw & (HERE | others) == HERE && frame_of(raw) == frame;
         self.words.get(slot.0 as usize)?;
         self.change(slot, |raw| is_its(raw).then_some(raw | CLAIMED))?;
         Some(Claim { area: self, slot })
+    }
+
+    /// The entry that says `slot` has `frame` instead, on which the caller has a hold, if that has the contents, nobody else is at them, and the entry `takes` it. Whether it
+    /// has; or until when somebody is at it.
+    #[cfg(feature = "file")]
+    pub(crate) fn take<'p, P: Platform>(
+        &self,
+        p: &'p P,
+        slot: Slot,
+        frame: FrameId,
+        takes: impl FnOnce() -> bool,
+    ) -> Result<bool, Token<'p, P>>
+    where
+        S: SwapStore<P>,
+    {
+        // Before the word is looked at, or the end could be missed.
+        let token = Token::for_thing(p, self.thing(slot));
+        let Some(claim) = self.claim_again(slot, frame) else {
+            let raw = self.load(slot);
+            // Of one that is about to be free nobody is told; no entry says it.
+            let is_in_use = raw & ENTRIES != 0 || seeded!("wait-for-what-is-freed");
+            return if raw & BUSY != 0 && is_in_use { Err(token) } else { Ok(false) };
+        };
+        let taken = takes();
+        self.update(p, slot, |raw| (raw & !CLAIMED) - if taken { ENTRY } else { 0 });
+        claim.ends(p);
+        Ok(taken)
     }
 
     /// The contents of `slot`, which an entry said a moment ago: their read begun if nobody has. `begins` is told of the new frame before anybody
@@ -458,16 +487,13 @@ impl<S> Claim<'_, S> {
         S: SwapStore<P>,
     {
         let (area, slot, frame) = (self.area, self.slot, held.id());
-        let raw = area.update(p, slot, |raw| {
-            let writes = raw & ENTRIES != 0 && raw & STORED == 0;
-            raw & !CLAIMED | if writes { WRITING } else { 0 }
-        });
+        let is_to_write = |raw: u64| raw & ENTRIES != 0 && raw & STORED == 0;
+        let raw = area.update(p, slot, |raw| raw & !CLAIMED | if is_to_write(raw) { WRITING } else { 0 });
         drop(held);
-        if raw & ENTRIES == 0 {
-            return Left::Kept;
-        }
-        if raw & STORED != 0 {
-            return if area.strip(p, slot, frame) { Left::Gone } else { Left::Kept };
+        if !is_to_write(raw) {
+            self.ends(p);
+            let is_free = raw & ENTRIES != 0 && area.strip(p, slot, frame);
+            return if is_free { Left::Gone } else { Left::Kept };
         }
         area.flying.fetch_add(1, Ordering::Relaxed);
         // SAFETY: (1) the slot's hold.
@@ -486,6 +512,14 @@ impl<S> Claim<'_, S> {
         S: SwapStore<P>,
     {
         self.area.update(p, self.slot, |raw| raw & !CLAIMED);
+        self.ends(p);
+    }
+
+    /// Tells those who wait until nobody is at the slot. (A write tells them when it ends.)
+    fn ends<P: Platform>(self, p: &P) {
+        if !seeded!("claim-ends-without-a-word") {
+            wait::happened(p, self.area.thing(self.slot));
+        }
     }
 }
 

@@ -42,11 +42,11 @@ pub enum Waiting {
 /// The kinds of faults that wait for a page that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// A page of a file is mapped.
+    /// A page of a file is mapped, also if that was away, in a slot.
     File,
     /// A page of a file is copied for a private mapping.
     FileCopy,
-    /// A page that is away, in a slot, comes back.
+    /// A private page that is away, in a slot, comes back.
     Swap,
 }
 

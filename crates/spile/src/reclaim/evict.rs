@@ -63,6 +63,9 @@ pub(super) enum To<'p, P: Pressed> {
     /// The same, but the store has not, yet: it stays until it is written.
     #[cfg(feature = "file")]
     Store(File<P>, u64),
+    /// To a slot: its file's page, if it is that still and nobody else has it.
+    #[cfg(feature = "file")]
+    Away(Claim<'p, P::Swap>),
 }
 
 impl<P: Pressed> Reclaimer<P> {
@@ -144,6 +147,8 @@ impl<P: Pressed> Reclaimer<P> {
                 Transfer::Started => Left::Writing,
                 Transfer::Done | Transfer::Failed => Left::Kept,
             },
+            #[cfg(feature = "file")]
+            To::Away(claim) => self.send_away(p, claim, held),
         }
     }
 
@@ -151,7 +156,8 @@ impl<P: Pressed> Reclaimer<P> {
     fn empty_entries<'p>(&'p self, p: &'p P, frame: FrameId, even_used: bool, owed: &mut Owed<P>) -> Option<Leaving<'p, P>> {
         // None: it is free, or a table. When it becomes a page it arrives.
         let held = Frame::try_share(p, frame)?;
-        let home = self.home(p, frame);
+        // What its file has no more may be in a slot.
+        let home = self.home(p, frame).filter(|home| home.has(p, frame));
         let seen = home.as_ref().map_or(Seen::default(), |home| self.look(p, home, frame));
         match home {
             #[cfg(feature = "file")]

@@ -8,9 +8,10 @@
 
 use super::evict::{Leaving, Seen, To};
 use super::lru::{BATCH, Policy as _};
+use super::rmap::Home;
 use super::{Pressed, Reclaimer};
 use crate::addr::{FrameId, PAGE};
-use crate::backing::{File, Unwritten};
+use crate::backing::{Claim, File, Left, Unwritten};
 use crate::frame::{self, Frame};
 use crate::paging::Owed;
 use crate::platform::Store;
@@ -20,9 +21,10 @@ use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 
 impl<P: Pressed> Reclaimer<P> {
-    /// Hides `page` of `file`, which is in `held`, in every entry that shows it; or lets no CPU write it, if it is to be written back first. None: it stays, as it is or until it is written.
+    /// Hides `page` of `file`, which is in `held`, in every entry that shows it; or lets no CPU write it, if it is to be written back first. None: it stays, as it is or until it is
+    /// written. What was written and comes from nowhere goes to a slot.
     pub(super) fn hide<'p>(
-        &self,
+        &'p self,
         p: &'p P,
         file: File<P>,
         page: u64,
@@ -31,29 +33,50 @@ impl<P: Pressed> Reclaimer<P> {
         owed: &mut Owed<P>,
     ) -> Option<Leaving<'p, P>> {
         let frame = held.id();
-        if !file.still_has(p, page, frame) {
-            return None;
-        }
         if file.is_writing(page) {
             // When it is written it arrives.
             return Some(Leaving { to: To::Elsewhere, held, entries: 0 });
         }
         // The file has a hold, and the caller.
         let is_alone = frame::meta(p, frame).refs() as usize <= seen.entries + 2;
-        let is_dirty = file.is_dirty(page);
-        let may_leave = is_alone && (even_used || !seen.accessed) && !seen.kept && (!is_dirty || file.takes_writes());
-        if !may_leave {
-            self.policy.stays(p, frame, seen.accessed);
-            return None;
-        }
-        if is_dirty {
+        let may_leave = is_alone && (even_used || !seen.accessed) && !seen.kept;
+        let (is_dirty, takes_writes) = (file.is_dirty(page), file.takes_writes());
+        if may_leave && is_dirty && takes_writes {
             let held = file.begin_write(p, page)?;
             clean(p, &file, page, &held, owed);
             return Some(Leaving { to: To::Store(file, page), held, entries: 0 });
         }
+        let claim = match is_dirty && may_leave && file.store().is_none() {
+            true => self.area.claim(&held, p),
+            false => None,
+        };
+        if !may_leave || is_dirty && claim.is_none() {
+            self.policy.stays(p, frame, seen.accessed);
+            return None;
+        }
         let mut entries = 0;
         file.links().visit(p, page, |tables, at| entries += usize::from(tables.hide(p, at, frame, owed)));
-        Some(Leaving { to: To::File(file, page), held, entries })
+        let to = match claim {
+            Some(claim) => {
+                p.record(frame).is_of(claim.slot());
+                To::Away(claim)
+            }
+            None => To::File(file, page),
+        };
+        Some(Leaving { to, held, entries })
+    }
+
+    /// Lets the page that is in `held`, a file's, be in the slot, and written there, if nobody has found it since it was hidden.
+    pub(super) fn send_away(&self, p: &P, claim: Claim<'_, P::Swap>, held: Frame<'_, P>) -> Left {
+        // What it was it is still, or lost: it is held.
+        let home = self.home(p, held.id());
+        if let Some(Home::File(file, page)) = home
+            && file.send_away(p, page, &held, claim.slot())
+        {
+            return claim.finish(p, held);
+        }
+        claim.cancel(p);
+        Left::Kept
     }
 }
 
@@ -136,12 +159,12 @@ impl<P: Pressed> File<P> {
     /// what is read of it goes nowhere; what private mappings have copied stays theirs. It is for the host to tell the store afterwards. One at a time per file. May
     /// sleep.
     pub fn truncate(&self, len: u64) {
-        let was = self.len();
-        self.set_len(len);
-        if len < was {
-            self.cut(len.div_ceil(PAGE)..u64::MAX);
-            self.zero_tail(self.platform(), len);
+        if len >= self.len() {
+            return self.extend(len);
         }
+        self.set_len(len);
+        self.cut(len.div_ceil(PAGE)..u64::MAX);
+        self.zero_tail(self.platform(), len);
     }
 
     /// Lets no CPU use `pages` as they are in memory: what is used next is read anew. For contents that have changed where they come from. What was written and is not in the

@@ -42,6 +42,8 @@ use crate::backing::{File, Unwritten, WeakFile};
 use crate::paging::{PageTable, Pte};
 use crate::platform::Platform;
 use crate::shared::Moment;
+#[cfg(feature = "file")]
+use crate::wait::Token;
 use core::fmt;
 use core::ops::Deref;
 use families::Spaces;
@@ -306,6 +308,10 @@ pub(crate) mod sealed {
         /// `frame`, which is the caller's alone, becomes `page` of the file of this number.
         #[cfg(feature = "file")]
         fn of_file(p: &P, frame: FrameId, file: u64, page: u64);
+        /// `frame` has what is in `slot`, and is to be in no slot: by whoever has the only entry that says it, a file's. While nobody else is at the slot
+        /// `takes` puts the frame there, if it can. Whether it did, or if somebody is at the slot, until when.
+        #[cfg(feature = "file")]
+        fn take(p: &P, slot: Slot, frame: FrameId, takes: impl FnOnce() -> bool) -> Result<bool, Token<'_, P>>;
         /// A page of a file is about to be read from its store, or written.
         #[cfg(feature = "file")]
         fn transfer_begins(p: &P);

@@ -11,6 +11,8 @@ use crate::backing::InSlot;
 use crate::backing::{File, Unwritten};
 use crate::paging::{PageTable, Pte};
 use crate::platform::Platform;
+#[cfg(feature = "file")]
+use crate::wait::Token;
 use core::ops::Deref;
 
 impl<P: Platform> Reclaim<P> for () {
@@ -144,6 +146,12 @@ impl<P: Platform> Reclaim<P> for () {
     #[cfg(feature = "file")]
     #[inline(always)]
     fn of_file(_: &P, _: FrameId, _: u64, _: u64) {}
+
+    #[cfg(feature = "file")]
+    #[inline(always)]
+    fn take(_: &P, _: Slot, _: FrameId, _: impl FnOnce() -> bool) -> Result<bool, Token<'_, P>> {
+        Ok(false)
+    }
 
     #[cfg(feature = "file")]
     #[inline(always)]

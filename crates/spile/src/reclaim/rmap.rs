@@ -107,6 +107,20 @@ pub(super) enum Home<P: Pressed> {
     Never(core::convert::Infallible, core::marker::PhantomData<P>),
 }
 
+impl<P: Pressed> Home<P> {
+    /// Whether `frame` is its page; of a space it is not known.
+    #[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "only files are asked"))]
+    pub(super) fn has(&self, p: &P, frame: FrameId) -> bool {
+        match self {
+            Home::Space(..) => true,
+            #[cfg(feature = "file")]
+            Home::File(file, page) => file.still_has(p, *page, frame),
+            #[cfg(not(feature = "file"))]
+            Home::Never(never, _) => match *never {},
+        }
+    }
+}
+
 impl<P: Pressed> Reclaimer<P> {
     /// Whose page is in `frame`, if it is one's.
     #[inline]

@@ -251,6 +251,15 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
     }
 
     #[cfg(feature = "file")]
+    fn take(p: &P, slot: Slot, frame: FrameId, takes: impl FnOnce() -> bool) -> Result<bool, Token<'_, P>> {
+        let taken = p.reclaimer().area.take(p, slot, frame, takes)?;
+        if taken {
+            p.reclaimer().policy.arrive(p, frame);
+        }
+        Ok(taken)
+    }
+
+    #[cfg(feature = "file")]
     fn transfer_begins(p: &P) {
         // Relaxed: a number; who waits for its end is told of that.
         p.reclaimer().moving.fetch_add(1, Ordering::Relaxed);

@@ -30,7 +30,7 @@ const UNCACHED: Setting = Setting { caching: 0, ..PRESSED };
 /// CPU 0 caches translations, and its bytes are read while it writes them.
 const TORN_BESIDE_ONE: Setting = Setting { caching: 1, ..TORN };
 
-fn file<L: Locking>(s: &Space<L>) -> &File<Host> {
+pub(super) fn file<L: Locking>(s: &Space<L>) -> &File<Host> {
     s.file.as_ref().unwrap()
 }
 
@@ -48,7 +48,7 @@ fn truncates<L: Locking>(s: &Space<L>) {
 }
 
 /// Page 1 of the file is nowhere, and refused at page `n`, where it is mapped.
-fn is_lost<L: Locking>(s: &Space<L>, n: u64) {
+pub(super) fn is_lost<L: Locking>(s: &Space<L>, n: u64) {
     assert_eq!(s.entry(at(n)), None, "lost, and shown");
     assert!(!file(s).evict(1), "lost, and in memory");
     assert_eq!(s.fault(at(n), Access::Read), Err(Denied::Bus));

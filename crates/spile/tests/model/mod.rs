@@ -8,6 +8,8 @@ pub mod limits;
 pub mod reclaim;
 pub mod shapes;
 #[cfg(feature = "file")]
+pub mod shared;
+#[cfg(feature = "file")]
 pub mod store;
 pub mod swap;
 #[cfg(feature = "file")]

@@ -44,17 +44,17 @@ fn reclaim<L: Locking>(s: &Space<L>) -> Reclaimed {
     s.host.reclaimer().reclaim(&s.host, 1)
 }
 
-fn reclaims<L: Locking>(s: &Space<L>) {
+pub(super) fn reclaims<L: Locking>(s: &Space<L>) {
     reclaim(s);
 }
 
 /// Transfers take time, and go on while somebody sleeps.
-fn slowly<L: Locking>(s: &Space<L>, ok: bool) {
+pub(super) fn slowly<L: Locking>(s: &Space<L>, ok: bool) {
     store(s).set_slow(true);
     s.host.while_asleep(move |host| _ = Swap::finish(host, ok));
 }
 
-fn store<L: Locking>(s: &Space<L>) -> &Swap {
+pub(super) fn store<L: Locking>(s: &Space<L>) -> &Swap {
     s.host.reclaimer().area().store()
 }
 
@@ -325,7 +325,7 @@ pub fn ends_well<L: Locking>(s: &Space<L>) {
     completes(s, true);
 }
 
-fn ends_badly<L: Locking>(s: &Space<L>) {
+pub(super) fn ends_badly<L: Locking>(s: &Space<L>) {
     completes(s, false);
 }
 

@@ -15,6 +15,11 @@ pub fn open<L: Locking>(s: &mut Space<L>, disk: Disk) {
     s.file = File::new(s.host.clone(), disk, 2 * spile::PAGE);
 }
 
+/// One whose contents come from nowhere.
+pub fn open_nameless<L: Locking>(s: &mut Space<L>) {
+    s.file = File::anonymous(s.host.clone(), 2 * spile::PAGE);
+}
+
 /// Maps it to `range`, shared, from page `first` on.
 pub fn map_file<L: Locking>(s: &Space<L>, range: Range, first: u64) {
     map_file_as(s, range, first, Flags::SHARED);

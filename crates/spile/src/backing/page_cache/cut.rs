@@ -6,11 +6,13 @@
 //! **Mechanism.** The entry is emptied; where the store is still at it, it is marked, and emptied when that is over. Who begins a read looks at the length once more
 //! after he has claimed the entry; who changes the length looks at the entries after that: one of the two sees the other.
 
+use super::away::{is_away, slot_of, with_zeros};
 use super::{DIRTY, File, HERE, LEAVING, LOST, READING, UNREADABLE, WRITING, decode_frame};
 use crate::addr::{FrameId, PAGE};
 use crate::frame::{self, Frame};
 use crate::paging::{BITS, LEVELS};
 use crate::platform::Platform;
+use crate::reclaim::sealed::Reclaim;
 use core::ops::Range;
 use spile_sync::atomic::Ordering;
 use spile_sync::{fence, seeded};
@@ -43,6 +45,7 @@ impl<P: Platform> File<P> {
                 continue;
             }
             let lost = match raw & (READING | HERE | WRITING | LOST | UNREADABLE) {
+                0 if is_away::<P>(raw) => 0,
                 READING => raw | LOST,
                 HERE | UNREADABLE => 0,
                 state if state == HERE | WRITING => raw & !(HERE | DIRTY) | LOST,
@@ -50,7 +53,7 @@ impl<P: Platform> File<P> {
             };
             // Before the entry says so: the file's own may go right after.
             let held = if raw & HERE == 0 { None } else { self.hold(p, table, i, raw) };
-            if raw & READING != 0 {
+            if raw & READING != 0 || is_away::<P>(raw) {
                 self.note_lost_read();
             }
             if raw & HERE != 0 && held.is_none() || frame::table(p, table).exchange(i, raw, lost).is_err() {
@@ -59,6 +62,9 @@ impl<P: Platform> File<P> {
             }
             if raw & HERE != 0 && lost == 0 {
                 frame::put(p, decode_frame(raw));
+            }
+            if is_away::<P>(raw) && !seeded!("lost-and-in-a-slot") {
+                P::Reclaim::give_up(p, slot_of(raw));
             }
             return held;
         }
@@ -116,7 +122,7 @@ impl<P: Platform> File<P> {
         })
     }
 
-    /// Fills what lies beyond `len` in the page of that with zeros, if the page is in memory.
+    /// Fills what lies beyond `len` in the page of that with zeros, if the page is in memory; if it is away, when it comes in. Spins while it leaves.
     pub(crate) fn zero_tail(&self, p: &P, len: u64) {
         let (page, offset) = (len / PAGE, (len % PAGE) as usize);
         if offset == 0 {
@@ -124,12 +130,29 @@ impl<P: Platform> File<P> {
         }
         // What is read meanwhile may be what was there.
         self.lose_read(page);
-        let Some(frame) = self.cached(p, page) else { return };
-        let zeros = [0; 256];
-        (offset..PAGE as usize).step_by(zeros.len()).for_each(|from| {
-            let part = &zeros[..zeros.len().min(PAGE as usize - from)];
-            // SAFETY: (1) held, and a page that programs may write, of which this is as a write beyond the end.
-            unsafe { p.write(frame.id(), from, part) };
-        });
+        let Some((table, i)) = self.slot(page, false) else { return };
+        loop {
+            let raw = frame::table(p, table).load(i);
+            if is_away::<P>(raw) {
+                if seeded!("tail-of-what-is-away") || frame::table(p, table).exchange(i, raw, with_zeros(raw, offset)).is_ok() {
+                    return;
+                }
+            } else if raw & HERE == 0 {
+                return;
+            } else if let Some(frame) = self.hold(p, table, i, raw) {
+                return zero_from(p, &frame, offset);
+            }
+            p.relax();
+        }
     }
+}
+
+/// Fills the page from `offset` on with zeros.
+pub(super) fn zero_from<P: Platform>(p: &P, frame: &Frame<'_, P>, offset: usize) {
+    let zeros = [0; 256];
+    (offset..PAGE as usize).step_by(zeros.len()).for_each(|from| {
+        let part = &zeros[..zeros.len().min(PAGE as usize - from)];
+        // SAFETY: (1) held, and a page that programs may write, of which this is as a write beyond the end.
+        unsafe { p.write(frame.id(), from, part) };
+    });
 }

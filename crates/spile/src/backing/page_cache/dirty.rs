@@ -1,7 +1,7 @@
 //! Pages that differ from the store, and how they get there.
 //!
 //! **Guarantee.** A page that was written is *dirty* until a write of it has succeeded that began after the last change. One write of a page is
-//! under way at a time. A failed write leaves it dirty, and is counted.
+//! under way at a time. A failed write leaves it dirty, and is counted. What is away, in a slot, is dirty.
 //!
 //! **Mechanism.** Who writes a page back makes it clean first, then sees to it that no CPU changes it without a fault, and only then starts to write; a
 //! fault makes it dirty again. So a change that the write may have missed is noted.
@@ -37,7 +37,7 @@ impl<P: Platform> File<P> {
         self.change(page, |raw| (raw & (HERE | DIRTY) == HERE).then_some(raw | DIRTY));
     }
 
-    /// Whether `page` is in memory and differs from the store.
+    /// Whether `page`, in memory or away in a slot, differs from the store.
     pub fn is_dirty(&self, page: u64) -> bool {
         self.state(page) & DIRTY != 0
     }
@@ -47,7 +47,7 @@ impl<P: Platform> File<P> {
         self.state(page) & WRITING != 0
     }
 
-    /// How many pages are in memory and differ from the store. Exact when nobody changes them.
+    /// How many pages, in memory or away in slots, differ from the store. Exact when nobody changes them.
     pub fn dirty_pages(&self) -> u64 {
         let mut dirty = 0;
         self.each_cached(0..u64::MAX, |_, raw| dirty += u64::from(raw & DIRTY != 0));

@@ -13,9 +13,11 @@
 //! ```
 //!
 //! and from *here* to empty, by [`File::evict`], which marks the entry and then takes all holds at once, if there are no others: until the entry is empty nobody gets
-//! one, and who wants the page spins. How pages are written is in `dirty`, how they are lost when the file becomes shorter in `cut`.
+//! one, and who wants the page spins. How pages are written is in `dirty`, how they are lost when the file becomes shorter in `cut`; and what is *away*, in a slot, because it
+//! differs from nothing that is stored elsewhere, in `away`.
 
 mod ahead;
+mod away;
 mod cut;
 mod dirty;
 
@@ -46,6 +48,8 @@ const WRITING: u64 = 16;
 const LOST: u64 = 32;
 /// Somebody takes it out of memory, if nobody has it.
 const LEAVING: u64 = 64;
+/// It is in a slot, whose number is where that of the frame would be.
+const AWAY: u64 = 128;
 const FRAME_SHIFT: u32 = 12;
 /// What its tables can tell apart.
 const MOST_PAGES: u64 = 1 << (BITS * LEVELS as u32);
@@ -180,7 +184,7 @@ impl<P: Platform> File<P> {
         self.len() == 0
     }
 
-    /// Lets the file be longer. What is added reads as the store says, and in the page of the old end as zeros.
+    /// Lets the file be longer. What is added reads as the store says, and in the page of the old end as zeros. Never sleeps.
     pub fn extend(&self, len: u64) {
         let was = self.len();
         if len > was {
@@ -267,6 +271,10 @@ impl<P: Platform> File<P> {
             match raw & (READING | HERE | UNREADABLE) {
                 // It goes when its transfer is over; then there may be another.
                 _ if raw & LOST != 0 => return Found::Reading(token),
+                0 if away::is_away::<P>(raw) => match self.fetch(p, page, raw) {
+                    Some(found) => return found,
+                    None => p.relax(),
+                },
                 0 => match self.begin(p, table, i, page) {
                     // What was begun is lost if the file is shorter by now.
                     Ok(_) if self.ends_before(page) && !seeded!("read-again-beyond-the-end") => return Found::BeyondEnd,
@@ -412,24 +420,31 @@ impl<P: Platform> File<P> {
 
     /// The same, of a page that is in `frame`, on which the caller has a hold that it gives up.
     pub(crate) fn evict_held(&self, p: &P, page: u64, frame: Frame<'_, P>) -> bool {
-        let meta = frame::meta(p, frame.id());
-        let clean = encode_frame(frame.id()) | HERE;
         // Who wants the file's hold meanwhile spins.
         let _pin = p.pin();
-        // First: as long as it is leaving, one of the holds is the file's. Of two others, who has one would give it up meanwhile.
-        let claims = |raw| (raw == clean).then_some(raw | LEAVING);
-        if !seeded!("leave-unclaimed") && self.change(page, claims).is_none() {
-            // It is dirty, or being written, or another page's.
-            return false;
-        }
-        if !meta.freeze(HELD_BY_US) && !seeded!("evict-what-is-held") {
-            self.change(page, |raw| Some(raw & !LEAVING));
+        if !self.freeze(p, page, encode_frame(frame.id()) | HERE, HELD_BY_US) && !seeded!("evict-what-is-held") {
             return false;
         }
         self.change(page, |_| Some(0));
         // SAFETY: (1) a page of the file's; (2) nobody has a hold, nor gets one.
         unsafe { p.free(frame.give()) };
         true
+    }
+
+    /// Marks `page` as leaving, if its entry is `raw`, and takes all holds on its frame at once, if there are so many `owners`, of which the file is one: nobody gets
+    /// one until the caller has changed the entry. Whether it did; if not, nothing is marked. Pinned.
+    fn freeze(&self, p: &P, page: u64, raw: u64, owners: u32) -> bool {
+        // First: as long as it is leaving, one of the holds is the file's. Of two others, who has one would give it up meanwhile.
+        let claims = |now| (now == raw).then_some(raw | LEAVING);
+        if !seeded!("leave-unclaimed") && self.change(page, claims).is_none() {
+            // It was written, or is being written, or is another page's.
+            return false;
+        }
+        let is_frozen = frame::meta(p, decode_frame(raw)).freeze(owners);
+        if !is_frozen {
+            self.change(page, |raw| Some(raw & !LEAVING));
+        }
+        is_frozen
     }
 }
 
@@ -462,6 +477,8 @@ impl<P: Platform> Contents<P> {
                 self.free_under(decode_frame(raw), level - 1);
             } else if raw & (HERE | READING) != 0 {
                 frame::put(&self.p, decode_frame(raw));
+            } else if away::is_away::<P>(raw) {
+                P::Reclaim::give_up(&self.p, away::slot_of(raw));
             }
             let emptied = frame::table(&self.p, table).exchange(i, raw, 0);
             debug_assert!(emptied.is_ok(), "a dropped file has no users");
