@@ -632,6 +632,7 @@ impl World {
         let (delay, fails) = (rng.below(4) as u32, rng.one_in(2));
         content.iter().for_each(|content| content.set_delay(delay));
         sim.swap().set_delay(delay);
+        file.set_readahead([1, 4][seed as usize / 4 % 2]);
         let bytes = core::array::from_fn(|n| if is_stored { 100 + n as u8 } else { 0 });
         let world = Self { rng, sim, content, file, len: PAGES, bytes, fails };
         world.fail_one_in(fails.then_some(9), seed);

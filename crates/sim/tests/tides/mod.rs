@@ -8,6 +8,7 @@
 //! what the others do besides: nothing, fork, unmap, end, lock, free, wait; or in that there is a limit.
 
 use spile::linux::advice;
+use spile::reclaim::Pressed as _;
 use spile::{Access, Attr, Frames as _, Layout, Locking, Mm, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Rng, Sim, User};
 use spile_sync::sched::{Outcome, label};
