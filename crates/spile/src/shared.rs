@@ -25,11 +25,15 @@ pub struct Shared {
     pub(crate) limbo: Limbo,
 }
 
-/// An event, and how often it had happened.
+/// How often an event had happened, times [`EVENTS`], plus which it is: one word, for tokens are handed about. (It wraps when that was
+/// 2^58 times.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    event: usize,
-    count: u64,
+pub struct Moment(u64);
+
+impl Moment {
+    fn event(self) -> usize {
+        (self.0 % EVENTS as u64) as usize
+    }
 }
 
 /// What is waited for at `it`, by where that is.
@@ -75,18 +79,18 @@ impl Shared {
         let event = (thing >> 4) ^ (thing >> 10);
         let event = event % EVENTS;
         // Acquire [event-read]: whoever reads a count sees what happened before it was raised.
-        Moment { event, count: self.events[event].load(order!("event-read", Acquire)) }
+        Moment(self.events[event].load(order!("event-read", Acquire)) * EVENTS as u64 + event as u64)
     }
 
     /// Whether nothing has happened since.
     pub(crate) fn is_now(&self, moment: Moment) -> bool {
         // Relaxed: whoever looks again, to find that it has to wait after all, reads a moment first, of the same event.
-        self.events[moment.event].load(Ordering::Relaxed) == moment.count
+        self.events[moment.event()].load(Ordering::Relaxed) == moment.0 / EVENTS as u64
     }
 
     /// Something happened to `thing`: its waiters look again.
     pub(crate) fn happened(&self, thing: usize) -> usize {
-        let Moment { event, .. } = self.moment(thing);
+        let event = self.moment(thing).event();
         // Release [event-raise]: whoever reads the new count sees what happened.
         self.events[event].fetch_add(1, order!("event-raise", Release));
         event
@@ -94,7 +98,7 @@ impl Shared {
 
     /// The key under which waiters for `moment` sleep.
     pub(crate) fn key(moment: Moment) -> usize {
-        moment.event
+        moment.event()
     }
 
     /// A number never given before: an address space's, an anonymous identity's.
