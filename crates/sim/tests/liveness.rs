@@ -223,7 +223,8 @@ mod for_the_last_frame {
     }
 
     fn served<L: Locking>() {
-        (0..seeds(100)).for_each(one::<L>);
+        // So many find all that `controls` has.
+        (0..seeds(150)).for_each(one::<L>);
     }
 
     spile::test_each_design! {
@@ -239,6 +240,7 @@ fn controls() {
         ("no-turn-for-readers", "beside_changes::rcu::a_fault_is_next_after_one_change"),
         ("turn-without-time", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
         ("no-turn-for-a-page", "beside_changes::range_lock::a_fault_is_next_after_one_change"),
+        ("read-at-once-in-silence", "for_the_last_frame::mmap_lock::all_are_served"),
         ("forget-what-is-read", "for_the_last_frame::mmap_lock::all_are_served"),
         ("refuse-at-once", "for_the_last_frame::mmap_lock::all_are_served"),
         ("come-again-without-the-page", "for_the_last_frame::mmap_lock::all_are_served"),

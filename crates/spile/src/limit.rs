@@ -18,9 +18,10 @@ impl<P: Pressed, L: Locking> Mm<P, L> {
     }
 
     /// From now on it may show so many pages, and as many of its own leave at once as are too many, if they can. At its limit a fault waits until another page of this
-    /// space has left ([`Outcome::Wait`](crate::Outcome::Wait)), and is refused ([`Denied::NoMemory`](crate::Denied::NoMemory)) when none can, locked pages for example.
+    /// space has left ([`Outcome::Wait`](crate::Outcome::Wait)), and is refused ([`Denied::NoMemory`](crate::Denied::NoMemory)) when none can: what is locked here or by another
+    /// space that shows it, what others use all the time, what no store takes.
     /// A fork's child begins with the same limit, and may be above it, as after mremap: faults wait for room then. What was done. Spins for nothing that sleeps, with
-    /// nothing held.
+    /// nothing held. Without effect, if the host's reclaimer is idle.
     ///
     /// It is a limit of what is shown: pages on their way to a store, and those of files that nobody shows, are bounded by the host's
     /// [`Marks`](crate::reclaim::Marks) alone. (Linux: `memory.max`, of a cgroup's pages.)

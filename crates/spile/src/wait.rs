@@ -176,7 +176,7 @@ pub(crate) fn with_room<P: Platform, T>(p: &P, mut attempt: impl FnMut() -> Opti
         if made.is_some() {
             return made;
         }
-        Token::for_reclaim(p)?.wait();
+        Token::for_relief(p)?.wait();
     }
 }
 

@@ -3,8 +3,8 @@
 //! **Guarantee.** Who begins a transfer waits for nothing but a lock that is held for a few steps, unless it is a read and as many are waiting as there is room for. Each
 //! transfer that was begun ends once, also when the store panics: then it has failed. When the store is dropped all that was begun is over.
 //!
-//! **Mechanism.** Two lines under one lock, made when the store is. Workers take from the line of reads first, for programs wait for them. So writes may wait as long as
-//! reads come; but a read wants a frame, and when there is none but those that writes will free, no more reads come.
+//! **Mechanism.** Two lines under one lock, made when the store is. Workers take from the line of reads first, for programs wait for them; but not for ever: pages that are in the
+//! store already leave and come back without a write, so reads may come without end, and programs wait for writes too. After [`READS_IN_A_ROW`] reads one write is made.
 //!
 //! Where the line of writes is full a write is refused: its page stays in memory and is offered again, and whoever wants a frame waits for those writes that are under
 //! way. A read cannot be refused, for its program would be told that the page is lost: who begins it does it.
@@ -21,16 +21,21 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, panicking};
 
+/// So many reads are made before a write that waits.
+const READS_IN_A_ROW: usize = 16;
+
 /// A store whose transfers are made by threads of its own, so that a fault whose page is read can wait without what it holds, and pages are written beside each
 /// other.
 ///
 /// A transfer that is under way keeps a clone of its host. So a host that has this store goes when its last transfer is over, at the earliest: in a
-/// worker, if nobody else has it any more. After a fork of the process the child has the store and no workers: it must not use it.
+/// worker, if nobody else has it any more; then the wrapped store goes when that worker ends. After a fork of the process the child has the store and no workers: it must
+/// not use it, nor drop it.
 pub struct Queued<P, S> {
     desk: Arc<Desk<P, S>>,
     workers: Vec<JoinHandle<()>>,
@@ -39,7 +44,7 @@ pub struct Queued<P, S> {
 /// What a [`Queued`] store has to do, and what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// Transfers that wait, or are being made.
+    /// Transfers that wait, or are being made by workers.
     pub under_way: usize,
     /// Writes that were refused so far, because as many waited as there is room for.
     pub refused: u64,
@@ -80,6 +85,8 @@ struct Desk<P, S> {
 
 struct Lines<P> {
     reads: VecDeque<Job<P>>,
+    /// How many of them were taken since a write was.
+    in_a_row: usize,
     writes: VecDeque<Job<P>>,
     /// Nothing comes any more.
     is_closed: bool,
@@ -115,9 +122,9 @@ impl<P: Pressed, S: Pages> Queued<P, S> {
 
 impl<P: Platform, S: Pages> Queued<P, S> {
     /// As [`new`](Self::new), for a host that has something between its [`Reclaimer`](spile::reclaim::Reclaimer) and this, or to do before a thread may tell it: for
-    /// each transfer that was begun a worker calls `complete` once, when it is over, with nothing held.
+    /// each transfer that was begun and not answered at once a worker calls `complete` once, when it is over, with nothing held.
     ///
-    /// If `complete` panics the worker goes on, and the drop of the store panics with that.
+    /// If `complete` panics the worker goes on, and the drop of the store panics with that, unless a worker drops it.
     ///
     /// # Errors
     ///
@@ -135,7 +142,7 @@ impl<P: Platform, S: Pages> Queued<P, S> {
         assert!(workers > 0 && places > 0, "somebody has to do it, and it has to wait somewhere");
         // There from the beginning: a fault that puts something there allocates nothing.
         let line = || VecDeque::with_capacity(places);
-        let lines = Lines { reads: line(), writes: line(), is_closed: false, queue: Queue::default(), panic: None };
+        let lines = Lines { reads: line(), writes: line(), in_a_row: 0, is_closed: false, queue: Queue::default(), panic: None };
         let (lines, complete) = (Mutex::new(lines), Box::new(complete));
         let desk = Arc::new(Desk { store, complete, places, lines, work: Condvar::new(), idle: Condvar::new() });
         let mut queued = Self { desk, workers: Vec::new() };
@@ -169,6 +176,16 @@ impl<P, S> Queued<P, S> {
     }
 }
 
+impl<P> Lines<P> {
+    /// The next that waits, if one does.
+    fn take(&mut self) -> Option<Job<P>> {
+        let write_first = self.in_a_row >= READS_IN_A_ROW && !self.writes.is_empty();
+        let read = if write_first { None } else { self.reads.pop_front() };
+        self.in_a_row = if read.is_some() { self.in_a_row + 1 } else { 0 };
+        read.or_else(|| self.writes.pop_front())
+    }
+}
+
 impl<P, S> Desk<P, S> {
     fn lines(&self) -> MutexGuard<'_, Lines<P>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -178,7 +195,7 @@ impl<P, S> Desk<P, S> {
     fn next(&self) -> Option<Job<P>> {
         let mut lines = self.lines();
         loop {
-            let job = lines.reads.pop_front().or_else(|| lines.writes.pop_front());
+            let job = lines.take();
             if job.is_some() || lines.is_closed {
                 return job;
             }
@@ -210,8 +227,10 @@ impl<P, S> Desk<P, S> {
     fn is_over(&self, panic: Option<Box<dyn Any + Send>>) {
         let mut lines = self.lines();
         lines.queue.under_way -= 1;
-        if lines.panic.is_none() {
-            lines.panic = panic;
+        match panic {
+            Some(panic) if lines.panic.is_none() => lines.panic = Some(panic),
+            // As in `make`.
+            panic => mem::forget(panic),
         }
         if lines.queue.under_way == 0 {
             self.idle.notify_all();
@@ -238,7 +257,9 @@ impl<P: Platform, S: Pages> Desk<P, S> {
         let Job { host, doing, slot, frame } = job;
         // SAFETY: (1) and (2) until it is completed, or answered: said to whoever began it (`SwapStore`), and it is neither yet.
         let made = catch_unwind(AssertUnwindSafe(|| unsafe { transfer(host, &self.store, *doing, *slot, *frame) }));
-        made.unwrap_or_else(|_| {
+        made.unwrap_or_else(|panic| {
+            // Whatever its drop would do: the transfer ends.
+            mem::forget(panic);
             self.lines().queue.panics += 1;
             false
         })

@@ -213,6 +213,11 @@ impl<S> SwapArea<S> {
         }
     }
 
+    /// Where those wait who wait for the end of some transfer.
+    pub(crate) fn ends(&self) -> usize {
+        place_of(&self.landing)
+    }
+
     /// Where those wait who wait for `slot`.
     fn thing(&self, slot: Slot) -> usize {
         place_of(self.word(slot)).wrapping_add((slot.0 as usize) << 4)
@@ -296,7 +301,7 @@ impl<S> SwapArea<S> {
     fn take_free(&self, frame: FrameId) -> Option<Slot> {
         let slots = self.slots();
         let first = self.next.load(Ordering::Relaxed);
-        let mut all = (0..slots).map(|i| Slot((first + i) % slots));
+        let mut all = (first..slots).chain(0..first.min(slots)).map(Slot);
         let claimed = u64::from(frame.0) << FRAME_SHIFT | HERE | CLAIMED;
         let free = all.find(|slot| self.load(*slot) == 0 && self.exchange(*slot, 0, claimed))?;
         self.next.store((free.0 + 1) % slots, Ordering::Relaxed);
@@ -331,7 +336,9 @@ impl<S> SwapArea<S> {
             let raw = self.load(slot);
             // Of one that is about to be free nobody is told; no entry says it.
             let is_in_use = raw & ENTRIES != 0 || seeded!("wait-for-what-is-freed");
-            return if raw & BUSY != 0 && is_in_use { Err(token) } else { Ok(false) };
+            // Else it is read into another frame, or has one that the caller does not know.
+            let is_its = raw & HERE != 0 && frame_of(raw) == frame;
+            return if raw & BUSY != 0 && is_in_use && is_its { Err(token) } else { Ok(false) };
         };
         let taken = takes();
         self.update(p, slot, |raw| (raw & !CLAIMED) - if taken { ENTRY } else { 0 });
@@ -410,6 +417,10 @@ impl<S> SwapArea<S> {
         let read = unsafe { self.store.start_read(p, slot, slots.give()) };
         if read != Transfer::Started {
             self.complete(p, slot, read == Transfer::Done);
+            // Who wants a frame may have seen that it was under way, and its page can leave now. (Of what was started the reclaimer tells.)
+            if !seeded!("read-at-once-in-silence") {
+                wait::happened(p, self.ends());
+            }
         }
         Some(Some(frame))
     }

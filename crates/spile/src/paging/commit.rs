@@ -1,6 +1,6 @@
 //! Telling the platform, and the count of the space's pages, that an entry changes.
 //!
-//! **Guarantee.** Every change of an entry of level 0 is told, under its table's lock. A fault may be refused, by the platform or by the space's limit, and then nothing
+//! **Guarantee.** Every change of what an entry of level 0 shows is told, under its table's lock. A fault may be refused, by the platform or by the space's limit, and then nothing
 //! has changed; what is not a fault is not asked.
 //!
 //! **Mechanism.** What is counted are entries that show a page, zeros aside.

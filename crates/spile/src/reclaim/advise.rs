@@ -11,7 +11,7 @@ use super::lru::BATCH;
 #[cfg(feature = "file")]
 use super::rmap::Home;
 use super::sealed::Advice;
-use super::{Pressed, Reclaimed, Reclaimer};
+use super::{Pressed, Reclaimer};
 use crate::addr::{FrameId, Range};
 use crate::frame;
 use crate::paging::{Gather, PageTable};
@@ -43,17 +43,20 @@ impl<P: Pressed> Reclaimer<P> {
     fn send_out_once(&self, p: &P, tables: &PageTable<P>, range: Range) -> bool {
         let (mut pages, mut found) = ([None; BATCH], 0);
         let mut is_any_dirty = false;
-        tables.each_page(p, range, |_, pte| {
-            let Some(pte) = pte.filter(|pte| self.is_own(p, pte.frame)) else { return };
-            is_any_dirty |= self.is_to_be_written(p, pte.frame);
-            pages[found] = Some(pte.frame);
-            found += 1;
-            if found == BATCH {
-                found = 0;
-                self.batch(p, core::mem::take(&mut pages), true, &mut Reclaimed::default());
-            }
+        // As any eviction: who wants a frame meanwhile knows of it, and is told.
+        self.evicting(p, |done| {
+            tables.each_page(p, range, |_, pte| {
+                let Some(pte) = pte.filter(|pte| self.is_own(p, pte.frame)) else { return };
+                is_any_dirty |= self.is_to_be_written(p, pte.frame);
+                pages[found] = Some(pte.frame);
+                found += 1;
+                if found == BATCH {
+                    found = 0;
+                    self.batch(p, core::mem::take(&mut pages), true, done);
+                }
+            });
+            self.batch(p, pages, true, done);
         });
-        self.batch(p, pages, true, &mut Reclaimed::default());
         is_any_dirty
     }
 

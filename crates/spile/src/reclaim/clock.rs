@@ -12,11 +12,15 @@ use super::sealed::Freeing;
 use super::{Pressed, Reclaimer, is_over};
 use crate::addr::FrameId;
 use crate::paging::PageTable;
+use crate::wait;
 use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 
 /// How often each page is looked at, at most, until it is said that none can leave: used, not used and dirty, clean; and once more for what came in between.
 const ROUNDS: u64 = 4;
+
+/// So many pages are few.
+const FEW: u64 = 4 * BATCH as u64;
 
 impl<P: Pressed> Reclaimer<P> {
     /// From now on a space may show `most` pages: lets those go that are too many.
@@ -27,8 +31,14 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Lets pages of a space go until it shows `most`, if they can.
     pub(crate) fn shrink(&self, p: &P, tables: &PageTable<P>, most: u64) -> Reclaimed {
+        self.shrink_to(p, tables, most).0
+    }
+
+    /// The same; and how many pages are on their way, by whoever writes them.
+    fn shrink_to(&self, p: &P, tables: &PageTable<P>, most: u64) -> (Reclaimed, usize) {
         let residents = tables.residents();
-        self.evicting(p, |done| {
+        let mut elsewhere = 0;
+        let done = self.evicting(p, |done| {
             let mut looks = ROUNDS * residents.shown();
             while looks > 0 {
                 let too_many = residents.shown().saturating_sub(most).min(looks);
@@ -38,9 +48,10 @@ impl<P: Pressed> Reclaimer<P> {
                     break;
                 }
                 looks -= found as u64;
-                self.batch(p, pages, seeded!("no-second-chance-at-the-limit"), done);
+                elsewhere += self.batch(p, pages, seeded!("no-second-chance-at-the-limit"), done);
             }
-        })
+        });
+        (done, done.writing + elsewhere)
     }
 
     /// The next pages that the hand comes by; how many there are.
@@ -60,16 +71,27 @@ impl<P: Pressed> Reclaimer<P> {
     /// Makes room in a space that is at its limit, or starts to.
     pub(super) fn free_room(&self, p: &P, tables: &PageTable<P>) -> Freeing {
         let residents = tables.residents();
-        let mut done = Reclaimed::default();
+        let limit = residents.limit();
+        let mut on_their_way = 0;
         if residents.is_full() {
-            let limit = residents.limit();
-            done = self.shrink(p, tables, limit - limit.min((limit / 8).clamp(1, BATCH as u64)));
+            // Of few pages all who want room look at the same, and who looks at one has a hold on it, with which it does not leave: one at a time then.
+            let moment = p.shared().moment(self.thing());
+            let maker = residents.maker.try_lock();
+            if maker.is_none() && limit <= FEW {
+                return Freeing::UnderWay(moment);
+            }
+            on_their_way = self.shrink_to(p, tables, limit - limit.min((limit / 8).clamp(1, BATCH as u64))).1;
+            let is_told = maker.is_some() && limit <= FEW;
+            drop(maker);
+            if is_told {
+                wait::happened(p, self.thing());
+            }
         }
         if !residents.is_full() {
             residents.fruitless.store(0, Ordering::Relaxed);
             return Freeing::Done;
         }
-        if done.writing == 0 || seeded!("refuse-beside-a-write") {
+        if on_their_way == 0 || seeded!("refuse-beside-a-write") {
             residents.fruitless.fetch_add(1, Ordering::Relaxed);
             p.relax();
             return Freeing::Nothing;
@@ -79,8 +101,11 @@ impl<P: Pressed> Reclaimer<P> {
         match self.is_under_way() {
             true if seeded!("room-after-the-word") => Freeing::UnderWay(p.shared().moment(self.thing())),
             true => Freeing::UnderWay(moment),
-            // It is over already.
-            false => Freeing::Done,
+            // It is over already, or will be in a moment.
+            false => {
+                p.relax();
+                Freeing::Done
+            }
         }
     }
 

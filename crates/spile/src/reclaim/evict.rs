@@ -113,14 +113,19 @@ impl<P: Pressed> Reclaimer<P> {
         done
     }
 
-    /// Lets `pages` go: those that were used too, if `even_used`.
-    pub(super) fn batch(&self, p: &P, pages: [Option<FrameId>; BATCH], even_used: bool, done: &mut Reclaimed) {
+    /// Lets `pages` go: those that were used too, if `even_used`. How many others are writing already.
+    pub(super) fn batch(&self, p: &P, pages: [Option<FrameId>; BATCH], even_used: bool, done: &mut Reclaimed) -> usize {
         let mut owed = Owed::new();
         let leaving = pages.map(|page| self.empty_entries(p, page?, even_used, &mut owed));
         owed.flush(p);
+        let mut elsewhere = 0;
         for Leaving { to, held, entries } in leaving.into_iter().flatten() {
             let frame = held.id();
             (0..entries).for_each(|_| frame::put(p, frame));
+            if matches!(to, To::Elsewhere) {
+                elsewhere += 1;
+                continue;
+            }
             match self.finish(p, to, held) {
                 Left::Gone => done.freed += 1,
                 // It arrives again by the completion, if it stays.
@@ -128,13 +133,14 @@ impl<P: Pressed> Reclaimer<P> {
                 Left::Kept => self.policy.stays(p, frame, false),
             }
         }
+        elsewhere
     }
 
     /// No CPU uses the page any more through an entry that showed it.
     fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Left {
         match to {
             To::Nowhere => Left::Gone,
-            To::Elsewhere => Left::Writing,
+            To::Elsewhere => Left::Kept,
             To::Slot(claim) => claim.finish(p, held),
             #[cfg(feature = "file")]
             To::File(file, page) => match file.evict_held(p, page, held) {

@@ -155,8 +155,8 @@ impl<P: Pressed> File<P> {
         next
     }
 
-    /// Lets the file be `len` bytes long. If that is shorter, when it returns no CPU uses what lies beyond, faults there are refused, nothing of it is being written, and
-    /// what is read of it goes nowhere; what private mappings have copied stays theirs. It is for the host to tell the store afterwards. One at a time per file. May
+    /// Lets the file be `len` bytes long. If that is shorter, when it returns no CPU uses what lies beyond, faults there are refused, nothing of it, nor of the last page, is being written to the store,
+    /// and what is read of it goes nowhere; what private mappings have copied stays theirs. It is for the host to tell the store afterwards. One at a time per file. May
     /// sleep.
     pub fn truncate(&self, len: u64) {
         if len >= self.len() {
@@ -165,6 +165,8 @@ impl<P: Pressed> File<P> {
         self.set_len(len);
         self.cut(len.div_ceil(PAGE)..u64::MAX);
         self.zero_tail(self.platform(), len);
+        // It may have the old bytes beyond the end: those come before whatever the host tells the store next.
+        self.await_write(self.platform(), len / PAGE);
     }
 
     /// Lets no CPU use `pages` as they are in memory: what is used next is read anew. For contents that have changed where they come from. What was written and is not in the

@@ -189,7 +189,7 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Where those wait who wait for a frame.
     fn thing(&self) -> usize {
-        crate::shared::place_of(&self.fruitless)
+        self.area.ends()
     }
 
     fn is_idle(&self) -> bool {
@@ -259,6 +259,9 @@ pub(crate) mod sealed {
         fn find(p: &P, slot: Slot) -> InSlot<'_, P>;
         /// A fault waits for the page of `at`, which is away: begins to read what is around it, as far as `range` goes.
         fn read_ahead(p: &P, tables: &PageTable<P>, at: u64, range: Range);
+        /// Begins to read `slot`, which an entry says, though nobody waits for it.
+        #[cfg(feature = "file")]
+        fn read_slot_ahead(p: &P, slot: Slot);
         /// Whether there is memory for so many pages that nobody wants yet.
         fn can_spare(p: &P, pages: u32) -> bool;
         /// Somebody is told that `slot`, which his entry says, could not be read: the next tries again. Whether nobody was told before.

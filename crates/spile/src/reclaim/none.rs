@@ -90,8 +90,11 @@ impl<P: Platform> Reclaim<P> for () {
 
     fn read_ahead(_: &P, _: &PageTable<P>, _: u64, _: Range) {}
 
+    #[cfg(feature = "file")]
+    fn read_slot_ahead(_: &P, _: Slot) {}
+
     fn can_spare(_: &P, _: u32) -> bool {
-        true
+        false
     }
 
     fn tell_unreadable(_: &P, _: Slot) -> bool {

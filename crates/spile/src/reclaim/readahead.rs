@@ -4,10 +4,10 @@
 //! written.
 //!
 //! **Mechanism.** A fault that has to wait for its page begins to read what lies beside it, in a window of addresses for slots and of pages for files, clipped to its
-//! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. (Linux reads ahead of slots by addresses, too, since 4.15.)
+//! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. What cannot be read is told to who wants it next, as of any read. (Linux reads ahead of slots by addresses, too, since 4.15.)
 
 use super::{Policy as _, Pressed, Reclaimer};
-use crate::addr::{PAGE, Range};
+use crate::addr::{PAGE, Range, Slot};
 use crate::paging::PageTable;
 use spile_sync::atomic::Ordering;
 
@@ -33,11 +33,16 @@ impl<P: Pressed> Reclaimer<P> {
         let Some(window) = window.filter(|_| pages > 1) else { return };
         tables.each_away(p, window, |slot| {
             if self.can_spare(p, pages) {
-                self.area.read_ahead(p, slot, |frame| {
-                    p.record(frame).is_of(slot);
-                    self.policy.arrive(p, frame);
-                });
+                self.read_slot_ahead(p, slot);
             }
+        });
+    }
+
+    /// Begins to read `slot`, which an entry says.
+    pub(super) fn read_slot_ahead(&self, p: &P, slot: Slot) {
+        self.area.read_ahead(p, slot, |frame| {
+            p.record(frame).is_of(slot);
+            self.policy.arrive(p, frame);
         });
     }
 

@@ -8,6 +8,7 @@
 //! limit there are none. Who finds no room takes back what is in the stocks. (Linux charges a cgroup so.) What leaves at the limit is for `clock` to say.
 
 use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spile_sync::lock::TryLock;
 use spile_sync::seeded;
 
 /// How many stocks there are.
@@ -30,6 +31,8 @@ pub struct Residents {
     pub(super) hand: AtomicU64,
     /// How often somebody made no room, since somebody did or a fault was refused.
     pub(super) fruitless: AtomicU32,
+    /// Held by who makes room.
+    pub(super) maker: TryLock,
 }
 
 // Relaxed, all that follow: numbers. No page is found by them.
@@ -42,6 +45,7 @@ impl Default for Residents {
             stocks: core::array::from_fn(|_| Stock::default()),
             hand: AtomicU64::new(0),
             fruitless: AtomicU32::new(0),
+            maker: TryLock::new(),
         }
     }
 }
@@ -52,7 +56,7 @@ impl Residents {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// How much may be in a stock: all of them together have no more than a quarter of the limit.
+    /// How much is to be in a stock: in all of them together about a quarter of the limit, at most.
     fn most_in_stock(&self) -> u64 {
         (self.limit() / (8 * STOCKS as u64)).min(MOST_IN_STOCK)
     }
@@ -86,7 +90,11 @@ impl Residents {
             let (charged, limit) = (self.charged.load(Ordering::Relaxed), self.limit());
             let is_above = charged > limit && !seeded!("stock-above-the-limit");
             if !is_above && take_one(stock) {
-                return true;
+                if self.charged.load(Ordering::Relaxed) <= limit || seeded!("stock-above-the-limit") {
+                    return true;
+                }
+                // Others were charged meanwhile who are not asked: it is theirs.
+                stock.fetch_add(1, Ordering::Relaxed);
             }
             let room = limit.saturating_sub(charged);
             if room == 0 && !seeded!("charge-beyond-the-limit") {

@@ -149,6 +149,11 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         p.reclaimer().read_ahead(p, tables, at, range);
     }
 
+    #[cfg(feature = "file")]
+    fn read_slot_ahead(p: &P, slot: Slot) {
+        p.reclaimer().read_slot_ahead(p, slot);
+    }
+
     fn can_spare(p: &P, pages: u32) -> bool {
         p.reclaimer().can_spare(p, pages)
     }

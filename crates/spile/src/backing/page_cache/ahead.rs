@@ -1,10 +1,11 @@
 //! Pages of a file that are read before anybody wants them.
 //!
-//! **Guarantee.** Nobody waits for it. It takes frames only where there are plenty.
+//! **Guarantee.** Nobody waits for it. It takes frames only where there are plenty, which is for a host to say whose pages can leave.
 //!
 //! **Mechanism.** As for slots: who waits for a page begins to read what lies beside it, in a window of pages, if nobody has.
 
 use super::File;
+use super::away::{is_away, slot_of};
 use crate::frame;
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
@@ -29,8 +30,12 @@ impl<P: Platform> File<P> {
         let first = page & !(u64::from(pages) - 1);
         for page in (first..first + u64::from(pages)).take_while(|page| !self.ends_before(*page)) {
             let Some((table, i)) = self.slot(page, false) else { continue };
-            if frame::table(p, table).load(i) == 0 && P::Reclaim::can_spare(p, pages) {
-                _ = self.begin(p, table, i, page);
+            match frame::table(p, table).load(i) {
+                _ if !P::Reclaim::can_spare(p, pages) => return,
+                // What comes from nowhere is not read.
+                0 if self.store().is_some() => _ = self.begin(p, table, i, page),
+                raw if is_away::<P>(raw) => P::Reclaim::read_slot_ahead(p, slot_of(raw)),
+                _ => {}
             }
         }
     }

@@ -89,17 +89,26 @@ impl<P: Platform> File<P> {
         match P::Reclaim::find(p, slot) {
             InSlot::Here(frame) => match P::Reclaim::take(p, slot, frame.id(), || self.has_come(p, page, raw, &frame)) {
                 Ok(taken) => taken.then_some(Found::Here(frame)),
-                Err(token) => Some(Found::Reading(token.holding(frame))),
+                Err(token) => self.says(page, raw).then(|| Found::Reading(token.holding(frame))),
             },
-            InSlot::Reading(token) => Some(Found::Reading(token)),
+            InSlot::Reading(token) => self.says(page, raw).then_some(Found::Reading(token)),
             InSlot::Unreadable => self.tell_unreadable(p, page, raw).then_some(Found::Unreadable),
             InSlot::NoMemory => Some(Found::NoMemory),
             InSlot::Gone => None,
         }
     }
 
+    /// Whether the entry of `page` is `raw` still. If not, what was found in its slot since is another page, and not to be waited for.
+    fn says(&self, page: u64, raw: u64) -> bool {
+        self.state(page) == raw
+    }
+
     /// Puts `frame`, which has what the slot of `raw` has, into the entry of `page`, if that is `raw` still. The caller has a claim on the slot. Whether it did.
     fn has_come(&self, p: &P, page: u64, raw: u64, frame: &Frame<'_, P>) -> bool {
+        // With the claim, and before the frame is touched: an entry that says the slot now has its page there. If it is lost from here on, the page is nobody's.
+        if !self.says(page, raw) {
+            return false;
+        }
         if let Some(first) = zeros_of(raw) {
             zero_from(p, frame, first);
         }

@@ -53,9 +53,8 @@ impl<P: Platform> File<P> {
             };
             // Before the entry says so: the file's own may go right after.
             let held = if raw & HERE == 0 { None } else { self.hold(p, table, i, raw) };
-            if raw & READING != 0 || is_away::<P>(raw) {
-                self.note_lost_read();
-            }
+            // Also of a page that is here: who has waited for its read may not have looked yet.
+            self.note_lost_read();
             if raw & HERE != 0 && held.is_none() || frame::table(p, table).exchange(i, raw, lost).is_err() {
                 p.relax();
                 continue;
@@ -140,7 +139,11 @@ impl<P: Platform> File<P> {
             } else if raw & HERE == 0 {
                 return;
             } else if let Some(frame) = self.hold(p, table, i, raw) {
-                return zero_from(p, &frame, offset);
+                zero_from(p, &frame, offset);
+                // What is being written may be what was there.
+                let is_written = |now: u64| now & (HERE | WRITING) == HERE | WRITING && decode_frame(now) == frame.id();
+                self.change(page, |now| (is_written(now) && now & DIRTY == 0).then_some(now | DIRTY));
+                return;
             }
             p.relax();
         }
