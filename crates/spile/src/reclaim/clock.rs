@@ -81,9 +81,8 @@ impl<P: Pressed> Reclaimer<P> {
                 return Freeing::UnderWay(moment);
             }
             on_their_way = self.shrink_to(p, tables, limit - limit.min((limit / 8).clamp(1, BATCH as u64))).1;
-            let is_told = maker.is_some() && limit <= FEW;
-            drop(maker);
-            if is_told {
+            // However few they are by now: who found it locked may have seen another limit.
+            if maker.map(drop).is_some() {
                 wait::happened(p, self.thing());
             }
         }

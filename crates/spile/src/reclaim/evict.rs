@@ -122,25 +122,22 @@ impl<P: Pressed> Reclaimer<P> {
         for Leaving { to, held, entries } in leaving.into_iter().flatten() {
             let frame = held.id();
             (0..entries).for_each(|_| frame::put(p, frame));
-            if matches!(to, To::Elsewhere) {
-                elsewhere += 1;
-                continue;
-            }
             match self.finish(p, to, held) {
-                Left::Gone => done.freed += 1,
+                Some(Left::Gone) => done.freed += 1,
                 // It arrives again by the completion, if it stays.
-                Left::Writing => done.writing += 1,
-                Left::Kept => self.policy.stays(p, frame, false),
+                Some(Left::Writing) => done.writing += 1,
+                Some(Left::Kept) => self.policy.stays(p, frame, false),
+                None => elsewhere += 1,
             }
         }
         elsewhere
     }
 
-    /// No CPU uses the page any more through an entry that showed it.
-    fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Left {
-        match to {
+    /// No CPU uses the page any more through an entry that showed it. None: others write it.
+    fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Option<Left> {
+        Some(match to {
             To::Nowhere => Left::Gone,
-            To::Elsewhere => Left::Kept,
+            To::Elsewhere => return None,
             To::Slot(claim) => claim.finish(p, held),
             #[cfg(feature = "file")]
             To::File(file, page) => match file.evict_held(p, page, held) {
@@ -155,7 +152,7 @@ impl<P: Pressed> Reclaimer<P> {
             },
             #[cfg(feature = "file")]
             To::Away(claim) => self.send_away(p, claim, held),
-        }
+        })
     }
 
     /// Takes the page of `frame` out of every entry that shows it, if it may leave.

@@ -15,6 +15,7 @@ use spile_sync::seeded;
 const STOCKS: usize = if cfg!(loom) { 1 } else { 16 };
 /// What is charged at once beside what is wanted.
 const MOST_IN_STOCK: u64 = if cfg!(loom) { 1 } else { 16 };
+
 /// A word on a line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
