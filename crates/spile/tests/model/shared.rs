@@ -8,10 +8,11 @@ use super::files::{file, is_lost};
 use super::host::{PLAIN, Setting};
 use super::reclaim::{ends_badly, ends_well, reclaims, slowly, store};
 use super::store::{map_file, open_nameless};
+use super::swap::Swap;
 use super::{Race, Side, Space, at, page};
 use spile::reclaim::Pressed as _;
 use spile::reclaim::Reclaimed;
-use spile::{Access, Denied, Locking, PAGE};
+use spile::{Access, Denied, Locking, PAGE, Prot};
 
 /// One slot.
 const SLOT: Setting = Setting { frames: 14, swap: 1, ..PLAIN };
@@ -129,6 +130,40 @@ fn out_in_out<L: Locking>() {
     }
 }
 
+/// A page that is away, of which the last byte was cut off: of its bytes there is one here, so it is zeros when it comes in. Beside it is private memory.
+fn away_with_zeros<L: Locking>(s: &mut Space<L>) {
+    away(s);
+    s.map(page(1), Prot::RW);
+    file(s).truncate(PAGE - 1);
+    file(s).extend(PAGE);
+}
+
+/// A page has the slot, and stays in its frame, for it could not be written there; if somebody has it, it has no slot.
+fn is_refused<L: Locking>(s: &Space<L>) {
+    store(s).set_slow(true);
+    reclaim(s);
+    Swap::finish(&s.host, false);
+    store(s).set_slow(false);
+}
+
+/// The slot has what was written since, by the time that a fault comes to it which has looked before: the page, whose zeros are filled by then, or a stranger's.
+fn zeros_come_too_late<L: Locking>() {
+    let looks: Side<L> = |s| drop(s.mm.fault(at(0), Access::Read));
+    let returns: Side<L> = |s| {
+        stores(s);
+        is_refused(s);
+    };
+    let gives_way: Side<L> = |s| {
+        file(s).truncate(0);
+        s.put(at(1), 9).unwrap();
+        is_refused(s);
+    };
+    let strangers: Side<L> = |s| assert_eq!(s.get(at(1)), Ok(9));
+    for (meanwhile, after) in [(returns, has_nine as Side<L>), (gives_way, strangers)] {
+        Race { setting: SLOT, preemptions: 1, before: away_with_zeros, sides: vec![looks, meanwhile], after }.run();
+    }
+}
+
 /// Whoever completes the write beside who wants the page.
 fn written_and_wanted<L: Locking>() {
     for end in [ends_well as Side<L>, ends_badly] {
@@ -154,7 +189,7 @@ fn told_once<L: Locking>() {
     let before: fn(&mut Space<L>) = |s| {
         away(s);
         store(s).set_slow(true);
-        s.host.while_asleep(|host| _ = super::swap::Swap::finish(host, host.reclaimer().area().store().begun().0 > 1));
+        s.host.while_asleep(|host| _ = Swap::finish(host, host.reclaimer().area().store().begun().0 > 1));
     };
     let after: Side<L> = |s| {
         assert_eq!(s.guarded.read(), 1, "of one failure");
@@ -182,6 +217,11 @@ mod one_design {
     #[test]
     fn memory_returns_by_the_same_slot() {
         super::out_in_out::<MmapLock>();
+    }
+
+    #[test]
+    fn zeros_are_for_their_page_alone() {
+        super::zeros_come_too_late::<MmapLock>();
     }
 
     #[test]
