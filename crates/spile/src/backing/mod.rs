@@ -3,6 +3,7 @@
 #[cfg(feature = "file")]
 mod page_cache;
 mod swap;
+mod window;
 
 #[cfg(feature = "file")]
 pub(crate) use page_cache::Found;
@@ -10,3 +11,4 @@ pub(crate) use page_cache::Found;
 pub use page_cache::{File, Unwritten, WeakFile};
 pub(crate) use swap::{Claim, Completed, InSlot, Left};
 pub use swap::{SwapArea, SwapStore};
+pub(crate) use window::Window;

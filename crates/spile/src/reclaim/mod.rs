@@ -36,7 +36,7 @@ pub use lru::{Policy, SecondChance};
 pub use rmap::Record;
 
 use crate::addr::{FrameId, Range, Slot, SpaceId};
-use crate::backing::{Completed, InSlot, SwapArea, SwapStore};
+use crate::backing::{Completed, InSlot, SwapArea, SwapStore, Window};
 #[cfg(feature = "file")]
 use crate::backing::{File, Unwritten, WeakFile};
 use crate::paging::{PageTable, Pte};
@@ -90,7 +90,7 @@ pub struct Reclaimer<P: Pressed> {
     files: lists::Numbered<alloc::sync::Arc<WeakFile<P>>>,
     policy: P::Policy,
     /// How many pages are read where one is wanted from a slot.
-    readahead: AtomicU32,
+    readahead: Window,
     /// Whether pages leave.
     is_idle: bool,
     /// How many pages of files are being read or written.
@@ -132,7 +132,7 @@ impl<P: Pressed> Reclaimer<P> {
             #[cfg(feature = "file")]
             files: lists::Numbered::new(),
             policy: P::Policy::default(),
-            readahead: AtomicU32::new(1),
+            readahead: Window::new(),
             is_idle,
             moving: none(),
             evicting: none(),
@@ -263,7 +263,7 @@ pub(crate) mod sealed {
         #[cfg(feature = "file")]
         fn read_slot_ahead(p: &P, slot: Slot);
         /// Whether there is memory for so many pages that nobody wants yet.
-        fn can_spare(p: &P, pages: u32) -> bool;
+        fn can_spare(p: &P, pages: u64) -> bool;
         /// Somebody is told that `slot`, which his entry says, could not be read: the next tries again. Whether nobody was told before.
         fn tell_unreadable(p: &P, slot: Slot) -> bool;
         /// Whether `slot`, which the caller's entry says, is in `frame`.

@@ -93,7 +93,7 @@ impl<P: Platform> Reclaim<P> for () {
     #[cfg(feature = "file")]
     fn read_slot_ahead(_: &P, _: Slot) {}
 
-    fn can_spare(_: &P, _: u32) -> bool {
+    fn can_spare(_: &P, _: u64) -> bool {
         false
     }
 

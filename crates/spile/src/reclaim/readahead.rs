@@ -9,7 +9,6 @@
 use super::{Policy as _, Pressed, Reclaimer};
 use crate::addr::{PAGE, Range, Slot};
 use crate::paging::PageTable;
-use spile_sync::atomic::Ordering;
 
 impl<P: Pressed> Reclaimer<P> {
     /// From now on a fault that waits for a page in a slot begins to read what is away of so many pages around it, itself included. A power of two; 1, at first:
@@ -19,17 +18,14 @@ impl<P: Pressed> Reclaimer<P> {
     ///
     /// If it is none.
     pub fn set_readahead(&self, pages: u32) {
-        assert!(pages.is_power_of_two(), "{pages} pages: a window has a power of two");
-        // Relaxed: a number.
-        self.readahead.store(pages, Ordering::Relaxed);
+        self.readahead.set(pages);
     }
 
     /// Begins to read what is away around `at`, as far as `range` goes.
     pub(super) fn read_ahead(&self, p: &P, tables: &PageTable<P>, at: u64, range: Range) {
-        let pages = self.readahead.load(Ordering::Relaxed);
-        let size = u64::from(pages) * PAGE;
-        let start = at & !(size - 1);
-        let window = range.above(start).and_then(|rest| rest.below(start + size));
+        let window = self.readahead.around(at / PAGE);
+        let pages = window.end - window.start;
+        let window = range.above(window.start * PAGE).and_then(|rest| rest.below(window.end * PAGE));
         let Some(window) = window.filter(|_| pages > 1) else { return };
         tables.each_away(p, window, |slot| {
             if self.can_spare(p, pages) {
@@ -47,7 +43,7 @@ impl<P: Pressed> Reclaimer<P> {
     }
 
     /// Whether there is memory for so many pages that nobody wants yet.
-    pub(super) fn can_spare(&self, p: &P, pages: u32) -> bool {
-        p.free_frames() > 2 * pages as usize
+    pub(super) fn can_spare(&self, p: &P, pages: u64) -> bool {
+        p.free_frames() as u64 > 2 * pages
     }
 }

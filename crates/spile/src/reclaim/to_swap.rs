@@ -154,7 +154,7 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         p.reclaimer().read_slot_ahead(p, slot);
     }
 
-    fn can_spare(p: &P, pages: u32) -> bool {
+    fn can_spare(p: &P, pages: u64) -> bool {
         p.reclaimer().can_spare(p, pages)
     }
 

@@ -9,7 +9,6 @@ use super::away::{is_away, slot_of};
 use crate::frame;
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
-use spile_sync::atomic::Ordering;
 
 impl<P: Platform> File<P> {
     /// From now on a fault that waits for a page begins to read what is not in memory of so many pages around it, itself included. A power of two; 1, at first:
@@ -19,16 +18,14 @@ impl<P: Platform> File<P> {
     ///
     /// If it is none.
     pub fn set_readahead(&self, pages: u32) {
-        assert!(pages.is_power_of_two(), "{pages} pages: a window has a power of two");
-        // Relaxed: a number.
-        self.object.readahead.store(pages, Ordering::Relaxed);
+        self.object.readahead.set(pages);
     }
 
     /// Somebody waits for `page`: begins to read what is around it.
     pub(crate) fn read_ahead(&self, p: &P, page: u64) {
-        let pages = self.object.readahead.load(Ordering::Relaxed);
-        let first = page & !(u64::from(pages) - 1);
-        for page in (first..first + u64::from(pages)).take_while(|page| !self.ends_before(*page)) {
+        let window = self.object.readahead.around(page);
+        let pages = window.end - window.start;
+        for page in window.take_while(|page| !self.ends_before(*page)) {
             let Some((table, i)) = self.slot(page, false) else { continue };
             match frame::table(p, table).load(i) {
                 _ if !P::Reclaim::can_spare(p, pages) => return,

@@ -24,6 +24,7 @@ mod dirty;
 pub use dirty::Unwritten;
 
 use crate::addr::{FrameId, PAGE};
+use crate::backing::Window;
 use crate::frame::{self, Frame};
 use crate::paging::{BITS, LEVELS};
 use crate::platform::{Platform, Store, Transfer};
@@ -35,7 +36,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use spile_rcu::RcuBox;
-use spile_sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::seeded;
 
 const READING: u64 = 1;
@@ -101,7 +102,7 @@ struct Contents<P: Platform> {
     /// How many reads were for nothing, because the page was lost meanwhile.
     lost_reads: AtomicU64,
     /// How many pages are read where one is wanted.
-    readahead: AtomicU32,
+    readahead: Window,
     /// Where its pages are shown.
     links: <P::Reclaim as Reclaim<P>>::Links,
 }
@@ -136,7 +137,7 @@ impl<P: Platform> File<P> {
         let id = p.shared().number();
         let none = || AtomicU64::new(0);
         let (len, failed, lost_reads, links) = (AtomicU64::new(len), none(), none(), Default::default());
-        let readahead = AtomicU32::new(1);
+        let readahead = Window::new();
         let contents = RcuBox::new(Contents { p, store, id, root, len, failed, lost_reads, readahead, links });
         let file = Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id };
         P::Reclaim::opened(file.platform(), &file);
