@@ -6,7 +6,7 @@
 //! writes; so each has its record, and each that leads to a table is one.
 
 use crate::addr::FrameId;
-use crate::paging::Table;
+use crate::paging::{BITS, Table};
 use crate::platform::{FrameMeta, Platform};
 use crate::reclaim::sealed::Reclaim;
 
@@ -126,6 +126,12 @@ pub(crate) fn meta<P: Platform>(p: &P, id: FrameId) -> &FrameMeta {
 pub(crate) fn table<P: Platform>(p: &P, id: FrameId) -> &Table {
     // SAFETY: (1) a number that the core has of a table, which goes back after the grace periods of those who may find it.
     unsafe { p.table(id) }
+}
+
+/// How many tables a tree of so many further levels has, from `root` on: `child` is where an entry that is not empty leads to. Exact when nobody changes them.
+pub(crate) fn tables_under<P: Platform>(p: &P, root: FrameId, level: usize, child: &impl Fn(u64) -> FrameId) -> u64 {
+    let entries = (0..if level == 0 { 0 } else { 1 << BITS }).map(|i| table(p, root).load(i));
+    1 + entries.filter(|raw| *raw != 0).map(|raw| tables_under(p, child(raw), level - 1, child)).sum::<u64>()
 }
 
 /// Asks for a frame, and if there is none, once more after tables whose grace period is over went back.

@@ -1,7 +1,7 @@
 //! Looking at the entries of a range.
 
 use super::table::{PageTable, away, index, parts, shown};
-use super::{BITS, LEVELS, Pte};
+use super::{LEVELS, Pte};
 use crate::addr::{FrameId, PAGE, Range, Slot, TABLE_END};
 use crate::frame;
 use crate::platform::Platform;
@@ -47,12 +47,7 @@ impl<P: Platform> PageTable<P> {
     /// How many frames the tables have. Exact when nobody changes them.
     pub fn frames(&self, p: &P) -> u64 {
         let _section = p.rcu().read();
-        Self::frames_under(p, self.root, LEVELS - 1)
-    }
-
-    fn frames_under(p: &P, table: FrameId, level: usize) -> u64 {
-        let children = (0..if level == 0 { 0 } else { 1 << BITS }).filter_map(|i| Self::child_now(p, table, i));
-        1 + children.map(|child| Self::frames_under(p, child, level - 1)).sum::<u64>()
+        frame::tables_under(p, self.root, LEVELS - 1, &|raw| p.decode_table(raw))
     }
 
     /// The first pages that are shown from `from` on, and after the last those from the beginning: their frames, zeros aside. How many there are, and where to go on.

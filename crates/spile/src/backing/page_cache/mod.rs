@@ -399,13 +399,7 @@ impl<P: Platform> File<P> {
 
     /// How many frames its tables have. Exact when nobody changes them.
     pub fn table_frames(&self) -> u64 {
-        self.frames_under(self.object.root, LEVELS - 1)
-    }
-
-    fn frames_under(&self, table: FrameId, level: usize) -> u64 {
-        let child = |i| frame::table(&self.object.p, table).load(i);
-        let children = (0..if level == 0 { 0 } else { 1 << BITS }).map(child).filter(|raw| *raw != 0);
-        1 + children.map(|raw| self.frames_under(decode_frame(raw), level - 1)).sum::<u64>()
+        frame::tables_under(&self.object.p, self.object.root, LEVELS - 1, &decode_frame)
     }
 
     /// Takes `page` out of memory, if it is there, does not differ from the store, and nobody else has it: no entry of a page table, no fault
