@@ -7,7 +7,7 @@
 //! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. What cannot be read is told to who wants it next, as of any read. (Linux reads ahead of slots by addresses, too, since 4.15.)
 
 use super::{Policy as _, Pressed, Reclaimer};
-use crate::addr::{PAGE, Range, Slot};
+use crate::addr::{FrameId, PAGE, Range, Slot};
 use crate::paging::PageTable;
 
 impl<P: Pressed> Reclaimer<P> {
@@ -36,10 +36,13 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Begins to read `slot`, which an entry says.
     pub(super) fn read_slot_ahead(&self, p: &P, slot: Slot) {
-        self.area.read_ahead(p, slot, |frame| {
-            p.record(frame).is_of(slot);
-            self.policy.arrive(p, frame);
-        });
+        self.area.read_ahead(p, slot, |frame| self.read_begins(p, slot, frame));
+    }
+
+    /// `slot` is being read into `frame`, be it wanted or not.
+    pub(super) fn read_begins(&self, p: &P, slot: Slot, frame: FrameId) {
+        p.record(frame).is_of(slot);
+        self.policy.arrive(p, frame);
     }
 
     /// Whether there is memory for so many pages that nobody wants yet.

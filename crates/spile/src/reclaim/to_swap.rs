@@ -138,11 +138,8 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
     }
 
     fn find(p: &P, slot: Slot) -> InSlot<'_, P> {
-        let begins = |frame| {
-            p.record(frame).is_of(slot);
-            p.reclaimer().policy.arrive(p, frame);
-        };
-        p.reclaimer().area.find(p, slot, begins)
+        let reclaimer = p.reclaimer();
+        reclaimer.area.find(p, slot, |frame| reclaimer.read_begins(p, slot, frame))
     }
 
     fn read_ahead(p: &P, tables: &PageTable<P>, at: u64, range: Range) {
