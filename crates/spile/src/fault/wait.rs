@@ -1,21 +1,24 @@
 //! Waiting for a page that is being read, with the hold dropped or kept.
 //!
-//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless it had to let go for something
-//! else: a change that was noticed, a lock that was not free, a flush, memory that there was not. Neither does a change that the hold keeps out come
-//! in between, nor does the page leave memory again. Nothing is waited for with a hold but the end of that read, and of what somebody does to the page's slot (a write; an
-//! evictor, or a fault, that has claimed it): no lock, no grace period, no memory.
+//! **Guarantee.** Where an address space says [`Waiting::Hold`], a fault that may sleep reads its page once, unless it had to let
+//! go for something else: a change that was noticed, a lock that was not free, a flush, memory that there was not. Neither does a
+//! change that the hold keeps out come in between, nor does the page leave memory again. Nothing is waited for with a hold but
+//! the end of that read, and of what somebody does to the page's slot (a write; an evictor, or a fault, that has claimed it): no
+//! lock, no grace period, no memory.
 //!
-//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. A fault that has found its page being read comes again ([`fault_asleep`]), takes a hold anew, sleeps
-//! where it is ([`resolve_asleep`]), and then resolves with that same hold. All the while there is a token, whose page no one takes out of the cache.
-//! Whether the hold was good while it slept is asked at once, and under the table's lock as ever: where a design notices changes instead of
-//! keeping them out, the fault starts anew. What a read section is part of cannot be slept with: then the hold is the slow way's, which is a share of
-//! the address space's lock. So a fault that never sleeps is what it is without all this.
+//! **Mechanism.** Only [`Mm::fault_and_wait`] sleeps. A fault that has found its page being read comes again ([`fault_asleep`]),
+//! takes a hold anew, sleeps where it is ([`resolve_asleep`]), and then resolves with that same hold. All the while there is a
+//! token, whose page no one takes out of the cache. Whether the hold was good while it slept is asked at once, and under the
+//! table's lock as ever: where a design notices changes instead of keeping them out, the fault starts anew. What a read section
+//! is part of cannot be slept with: then the hold is the slow way's, which is a share of the address space's lock. So a fault
+//! that never sleeps is what it is without all this.
 //!
-//! So waits cannot form a circle: a change waits for a hold, the hold for a store, and the store, which completes from anywhere and without a
-//! lock of ours, for nothing here. One edge more would close it. A lock is what a change has that waits for the hold; so whoever wants one
-//! has dropped his hold. (Who has claimed a slot spins for locks of tables and lists, and for flushes: whoever has those waits for no hold.) A grace period may wait for a section of whoever waits for that lock, and tables come home by one; so memory is
-//! waited for with nothing too. (That the sections of `SpfSrcu` last as long as their holds delays the memory of its old mappings, for which
-//! nobody waits.)
+//! So waits cannot form a circle: a change waits for a hold, the hold for a store, and the store, which completes from anywhere
+//! and without a lock of ours, for nothing here. One edge more would close it. A lock is what a change has that waits for the
+//! hold; so whoever wants one has dropped his hold. (Who has claimed a slot spins for locks of tables and lists, and for flushes:
+//! whoever has those waits for no hold.) A grace period may wait for a section of whoever waits for that lock, and tables come
+//! home by one; so memory is waited for with nothing too. (That the sections of `SpfSrcu` last as long as their holds delays the
+//! memory of its old mappings, for which nobody waits.)
 
 use super::{Denied, Failed, Outcome, Resolved};
 use crate::addr::{Access, Range};
