@@ -8,34 +8,18 @@
 
 #[cfg(feature = "sched")]
 mod controls;
+mod programs;
 mod seeds;
 
+use programs::{Program, SPACES, at, map, pages, space};
 use seeds::seeds;
 use spile::linux::remap;
 use spile::reclaim::Pressed as _;
-use spile::{Access, Attr, Backing, Denied, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
-use spile_sim::{Content, Rng, Sim, User};
-use std::collections::BTreeMap;
+use spile::{Access, Attr, Backing, Denied, Flags, Locking, Mm, Outcome, PAGE, Place, Prot};
+use spile_sim::{Content, Rng, Sim};
 
-const BASE: u64 = 0x4000_0000;
 /// How many pages a program uses.
 const WORK: u64 = 40;
-
-fn at(n: u64) -> u64 {
-    BASE + n * PAGE
-}
-
-fn pages(first: u64, count: u64) -> Range {
-    Range::with_len(at(first), count * PAGE).unwrap()
-}
-
-fn map<L: Locking>(user: &User<'_, '_, L>, range: Range) {
-    user.map(Place::Over(range), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
-}
-
-fn space<L: Locking>(sim: &Sim) -> Mm<Sim, L> {
-    Mm::new(sim.clone(), Layout::default()).unwrap()
-}
 
 /// How many pages a walk finds.
 fn walked<L: Locking>(mm: &Mm<Sim, L>) -> u64 {
@@ -247,21 +231,6 @@ fn every_frame_is_accounted_for<L: Locking>() {
     sim.finish();
 }
 
-const SPACES: usize = 4;
-
-struct Program<L: Locking> {
-    mm: Mm<Sim, L>,
-    /// What is mapped, and the byte of each page.
-    bytes: BTreeMap<u64, u8>,
-}
-
-impl<L: Locking> Program<L> {
-    /// It shows what is counted.
-    fn check(&self, told: &str) {
-        assert_eq!(self.mm.resident_pages(), walked(&self.mm), "{told}");
-    }
-}
-
 /// A family of programs that write, read, map, unmap, move, fork and end, each with a limit that changes.
 fn family<L: Locking>(seed: u64) {
     let mut rng = Rng::new(seed);
@@ -270,7 +239,7 @@ fn family<L: Locking>(seed: u64) {
     let fails = rng.one_in(2);
     sim.swap().fail_one_in(fails.then_some(9));
     sim.reclaimer().set_readahead([1, 4][seed as usize % 2]);
-    let mut programs = vec![Program::<L> { mm: space(&sim), bytes: BTreeMap::new() }];
+    let mut programs = vec![Program::<L>::new(&sim)];
     for op in 0..300 {
         let one = rng.below(programs.len() as u64) as usize;
         let cpu = sim.cpu(rng.below(4) as usize);
@@ -281,17 +250,9 @@ fn family<L: Locking>(seed: u64) {
         let before = mm.resident_pages();
         let limit = mm.limit().unwrap_or(u64::MAX);
         match rng.below(16) {
-            0 => {
-                let count = 1 + rng.below(WORK - n);
-                map(&user, pages(n, count));
-                (n..n + count).for_each(|n| _ = bytes.insert(n, 0));
-            }
-            1 => {
-                let count = 1 + rng.below(4.min(WORK - n));
-                user.unmap(pages(n, count)).unwrap();
-                bytes.retain(|page, _| !(n..n + count).contains(page));
-            }
-            2 if bytes.contains_key(&n) => {
+            0 => bytes.map(&user, n, 1 + rng.below(WORK - n)),
+            1 => bytes.unmap(&user, n, 1 + rng.below(4.min(WORK - n))),
+            2 if bytes.is_mapped(n) => {
                 // There and back again, below another that came into its place.
                 let move_to = |from, to| cpu.call(|| mm.mremap(at(from), PAGE, PAGE, remap::MAYMOVE | remap::FIXED, at(to)));
                 move_to(n, WORK + 7).unwrap();
@@ -305,18 +266,8 @@ fn family<L: Locking>(seed: u64) {
             }
             4 => _ = cpu.call(|| mm.shrink(rng.below(20))),
             5 => _ = cpu.reclaim(rng.below(20) as usize),
-            6..=10 => match user.store(at(n), op as u8) {
-                Ok(()) => _ = bytes.insert(n, op as u8).unwrap_or_else(|| panic!("{told} was stored to")),
-                Err(Denied::Bus) => assert!(fails, "{told}"),
-                Err(Denied::Unmapped) => assert!(!bytes.contains_key(&n), "{told} is mapped"),
-                Err(denied) => panic!("{told}: {denied:?}"),
-            },
-            _ => match user.load(at(n)) {
-                Ok(byte) => assert_eq!(Some(&byte), bytes.get(&n), "{told}"),
-                Err(Denied::Bus) => assert!(fails, "{told}"),
-                Err(Denied::Unmapped) => assert!(!bytes.contains_key(&n), "{told} is mapped"),
-                Err(denied) => panic!("{told}: {denied:?}"),
-            },
+            6..=10 => bytes.store(&user, n, op as u8, fails, &told),
+            _ => bytes.load(&user, n, fails, &told),
         }
         let limit = limit.max(mm.limit().unwrap_or(u64::MAX));
         assert!(mm.resident_pages() <= limit.max(before), "{told}: {} of {limit} pages, before {before}", mm.resident_pages());
@@ -326,28 +277,12 @@ fn family<L: Locking>(seed: u64) {
                 let gone = programs.swap_remove(one);
                 cpu.call(|| drop(gone));
             }
-            1..=3 if programs.len() < SPACES => {
-                let Program { mm, bytes } = &programs[one];
-                let child = cpu.call(|| mm.fork()).unwrap_or_else(|error| panic!("{told}: {error}"));
-                let bytes = bytes.clone();
-                programs.push(Program { mm: child, bytes });
-            }
+            1..=3 if programs.len() < SPACES => programs.push(programs[one].fork(&cpu, &told)),
             _ => {}
         }
-        programs.iter().for_each(|program| program.check(&told));
+        programs.iter().for_each(|Program { mm, .. }| assert_eq!(mm.resident_pages(), walked(mm), "{told}"));
     }
-    sim.swap().fail_one_in(None);
-    for Program { mm, bytes } in programs {
-        {
-            let cpu = sim.cpu(0);
-            let user = cpu.enter(&mm);
-            // What could not be read before may be told once more.
-            let load = |n| user.load(at(n)).or_else(|_| user.load(at(n)));
-            bytes.iter().for_each(|(n, byte)| assert_eq!(load(*n), Ok(*byte), "seed {seed}, page {n} at the end"));
-        }
-        sim.cpu(0).call(|| drop(mm));
-    }
-    sim.finish();
+    programs::end(&sim, programs, seed);
 }
 
 fn families<L: Locking>() {

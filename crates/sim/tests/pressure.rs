@@ -7,32 +7,15 @@
 //! **Mechanism.** A family of spaces, each with a model of one byte per page, acts on one CPU in turn while pages leave and come back. There are frames
 //! for a tenth to a half of what the programs write. `SPILE_SEEDS` sets the number of seeds.
 
+mod programs;
 mod seeds;
 
+use programs::{Program, SPACES, at, map, pages, space};
 use seeds::seeds;
 use spile::linux::{Errno, MLOCK_ONFAULT, advice, map as mmap, prot, remap};
 use spile::reclaim::{Marks, Pressed as _};
-use spile::{Access, Attr, Denied, Done, Error, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
+use spile::{Access, Denied, Done, Error, Layout, Locking, Mm, Outcome, PAGE};
 use spile_sim::{Content, Rng, Sim, User};
-use std::collections::BTreeMap;
-
-const BASE: u64 = 0x4000_0000;
-
-fn at(n: u64) -> u64 {
-    BASE + n * PAGE
-}
-
-fn pages(first: u64, count: u64) -> Range {
-    Range::with_len(at(first), count * PAGE).unwrap()
-}
-
-fn map<L: Locking>(user: &User<'_, '_, L>, range: Range) {
-    user.map(Place::Over(range), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
-}
-
-fn space<L: Locking>(sim: &Sim) -> Mm<Sim, L> {
-    Mm::new(sim.clone(), Layout::default()).unwrap()
-}
 
 /// Lets so many pages go that nothing is left that could.
 fn let_all_go(sim: &Sim) {
@@ -508,13 +491,6 @@ fn a_balance_is_kept<L: Locking>() {
 
 /// How many pages each program writes at most.
 const WORK: u64 = 24;
-const SPACES: usize = 4;
-
-struct Program<L: Locking> {
-    mm: Mm<Sim, L>,
-    /// What is mapped, and the byte of each page.
-    bytes: BTreeMap<u64, u8>,
-}
 
 /// A family of programs that write, read, map, unmap, fork and end, while there are frames for `percent` of what they write.
 fn family<L: Locking>(seed: u64, percent: u64) {
@@ -527,7 +503,7 @@ fn family<L: Locking>(seed: u64, percent: u64) {
     let fails = rng.one_in(2);
     sim.swap().fail_one_in(fails.then_some(7));
     sim.reclaimer().set_readahead([1, 8][seed as usize / 4 % 2]);
-    let mut programs = vec![Program::<L> { mm: space(&sim), bytes: BTreeMap::new() }];
+    let mut programs = vec![Program::<L>::new(&sim)];
     for op in 0..400 {
         let one = rng.below(programs.len() as u64) as usize;
         let cpu = sim.cpu(rng.below(4) as usize);
@@ -538,28 +514,10 @@ fn family<L: Locking>(seed: u64, percent: u64) {
             let Program { mm, bytes } = &mut programs[one];
             let user = cpu.enter(mm);
             match rng.below(16) {
-                0 => {
-                    let count = 1 + rng.below(WORK - n);
-                    map(&user, pages(n, count));
-                    (n..n + count).for_each(|n| _ = bytes.insert(n, 0));
-                }
-                1 => {
-                    let count = 1 + rng.below(4.min(WORK - n));
-                    user.unmap(pages(n, count)).unwrap();
-                    bytes.retain(|page, _| !(n..n + count).contains(page));
-                }
-                2..=7 => match user.store(at(n), op as u8) {
-                    Ok(()) => _ = bytes.insert(n, op as u8).unwrap_or_else(|| panic!("{told} was stored to")),
-                    Err(Denied::Bus) => assert!(fails, "{told}"),
-                    Err(Denied::Unmapped) => assert!(!bytes.contains_key(&n), "{told} is mapped"),
-                    Err(denied) => panic!("{told}: {denied:?}"),
-                },
-                8..=12 => match user.load(at(n)) {
-                    Ok(byte) => assert_eq!(Some(&byte), bytes.get(&n), "{told}"),
-                    Err(Denied::Bus) => assert!(fails, "{told}"),
-                    Err(Denied::Unmapped) => assert!(!bytes.contains_key(&n), "{told} is mapped"),
-                    Err(denied) => panic!("{told}: {denied:?}"),
-                },
+                0 => bytes.map(&user, n, 1 + rng.below(WORK - n)),
+                1 => bytes.unmap(&user, n, 1 + rng.below(4.min(WORK - n))),
+                2..=7 => bytes.store(&user, n, op as u8, fails, &told),
+                8..=12 => bytes.load(&user, n, fails, &told),
                 13 => _ = cpu.reclaim(rng.below(20) as usize),
                 14 => forked = Some(rng.one_in(3)),
                 _ => {}
@@ -570,27 +528,11 @@ fn family<L: Locking>(seed: u64, percent: u64) {
                 let gone = programs.swap_remove(one);
                 cpu.call(|| drop(gone));
             }
-            Some(_) if programs.len() < SPACES => {
-                let Program { mm, bytes } = &programs[one];
-                let child = cpu.call(|| mm.fork()).unwrap_or_else(|error| panic!("{told}: {error}"));
-                let bytes = bytes.clone();
-                programs.push(Program { mm: child, bytes });
-            }
+            Some(_) if programs.len() < SPACES => programs.push(programs[one].fork(&cpu, &told)),
             _ => {}
         }
     }
-    sim.swap().fail_one_in(None);
-    for Program { mm, bytes } in programs {
-        {
-            let cpu = sim.cpu(0);
-            let user = cpu.enter(&mm);
-            // What could not be read before may be told once more.
-            let load = |n| user.load(at(n)).or_else(|_| user.load(at(n)));
-            bytes.iter().for_each(|(n, byte)| assert_eq!(load(*n), Ok(*byte), "seed {seed}, page {n} at the end"));
-        }
-        sim.cpu(0).call(|| drop(mm));
-    }
-    sim.finish();
+    programs::end(&sim, programs, seed);
 }
 
 fn families<L: Locking>() {
