@@ -8,11 +8,12 @@
 
 use super::host::{PLAIN, Setting};
 use super::swap::Swap;
-use super::{Race, Side, Space, at, page, pages};
+use super::{Act, Race, Side, Space, at, page, pages, race};
 #[cfg(feature = "linux")]
 use spile::PAGE;
 use spile::reclaim::{Pressed as _, Reclaimed};
 use spile::{Access, Denied, FaultKind, Locking, Mm, Outcome, Prot, Waiting};
+use std::sync::Arc;
 
 /// Two slots.
 pub const SWAP: Setting = Setting { frames: 12, swap: 2, ..PLAIN };
@@ -40,7 +41,7 @@ fn shared_and_away<L: Locking>(s: &mut Space<L>) {
     assert_eq!(reclaim(s), Reclaimed { freed: 1, writing: 0 });
 }
 
-fn reclaim<L: Locking>(s: &Space<L>) -> Reclaimed {
+pub(super) fn reclaim<L: Locking>(s: &Space<L>) -> Reclaimed {
     s.host.reclaimer().reclaim(&s.host, 1)
 }
 
@@ -265,8 +266,12 @@ fn read_at_once<L: Locking>() {
     both::<L>(away, reads, |s| assert_eq!(store(s).begun(), (1, 1)));
 }
 
-/// The first read fails, of which one is told; the other's succeeds.
 fn told_once<L: Locking>() {
+    one_is_told::<L>(SWAP, away);
+}
+
+/// Two want a page that is `away`. The first read fails, of which one is told; the other's succeeds.
+pub(super) fn one_is_told<L: Locking>(setting: Setting, away: fn(&mut Space<L>)) {
     let reads: Side<L> = |s| match s.get(at(0)) {
         Ok(byte) => assert_eq!(byte, 7),
         Err(why) => {
@@ -275,15 +280,17 @@ fn told_once<L: Locking>() {
             s.guarded.write();
         }
     };
-    let before: fn(&mut Space<L>) = |s| {
+    let before = move |s: &mut Space<L>| {
         away(s);
         store(s).set_slow(true);
         s.host.while_asleep(|host| _ = Swap::finish(host, host.reclaimer().area().store().begun().0 > 1));
     };
-    both::<L>(before, reads, |s| {
+    let after: Side<L> = |s| {
         assert_eq!(s.guarded.read(), 1, "of one failure");
         assert_eq!(s.get(at(0)), Ok(7));
-    });
+    };
+    let both: Vec<Act<L>> = vec![Arc::new(reads), Arc::new(reads)];
+    race(setting, 2, before, both, after);
 }
 
 /// Both pages are away, transfers take time, and who wants one reads the other too.

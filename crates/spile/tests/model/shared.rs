@@ -6,7 +6,7 @@
 
 use super::files::{file, is_lost};
 use super::host::{PLAIN, Setting};
-use super::reclaim::{ends_badly, ends_well, reclaims, slowly, store};
+use super::reclaim::{ends_badly, ends_well, one_is_told, reclaim, reclaims, slowly, store};
 use super::store::{map_file, open_nameless};
 use super::swap::Swap;
 use super::{Race, Side, Space, at, page};
@@ -25,10 +25,6 @@ fn written<L: Locking>(s: &mut Space<L>) {
     open_nameless(s);
     map_file(s, page(0), 0);
     s.store(at(0), 7).unwrap();
-}
-
-fn reclaim<L: Locking>(s: &Space<L>) -> Reclaimed {
-    s.host.reclaimer().reclaim(&s.host, 1)
 }
 
 /// The same, away.
@@ -176,28 +172,6 @@ fn out_again_and_wanted<L: Locking>() {
     either_first::<L>(1, in_a_slot_and_here, vec![reclaims, stores], has_nine);
 }
 
-/// The first read fails, of which one is told; the other's succeeds.
-fn told_once<L: Locking>() {
-    let reads: Side<L> = |s| match s.get(at(0)) {
-        Ok(byte) => assert_eq!(byte, 7),
-        Err(why) => {
-            assert_eq!(why, Denied::Bus);
-            // Loom reports it, if both do.
-            s.guarded.write();
-        }
-    };
-    let before: fn(&mut Space<L>) = |s| {
-        away(s);
-        store(s).set_slow(true);
-        s.host.while_asleep(|host| _ = Swap::finish(host, host.reclaimer().area().store().begun().0 > 1));
-    };
-    let after: Side<L> = |s| {
-        assert_eq!(s.guarded.read(), 1, "of one failure");
-        assert_eq!(s.get(at(0)), Ok(7));
-    };
-    Race { setting: SLOT, preemptions: 2, before, sides: vec![reads, reads], after }.run();
-}
-
 spile::test_each_design! {
     memory_leaves_beside_a_write => out_and_write;
     memory_leaves_beside_truncate => out_and_cut;
@@ -236,6 +210,6 @@ mod one_design {
 
     #[test]
     fn memory_that_is_unreadable_is_told_once() {
-        super::told_once::<MmapLock>();
+        super::one_is_told::<MmapLock>(super::SLOT, super::away);
     }
 }
