@@ -119,6 +119,32 @@ fn neighbours_are_read_too<L: Locking>() {
     }
 }
 
+/// What was read for nobody, and could not be, is read again for who wants it: also by who waited for just that read with his hold.
+fn neighbours_that_cannot_be_read<L: Locking>() {
+    for waiting in [Waiting::Drop, Waiting::Hold] {
+        let sim = Sim::builder().swap(0).build();
+        let mut mm = space::<L>(&sim);
+        mm.set_waiting(FaultKind::File, waiting);
+        let (content, file) = numbered(&sim, 8);
+        content.set_delay(2);
+        file.set_readahead(8);
+        content.set_failing(1, true);
+        {
+            let cpu = sim.cpu(0);
+            let user = cpu.enter(&mm);
+            map(&user, pages(0, 8), &file, 0, Flags::NONE);
+            let first = cpu.call(|| mm.fault(at(0), Access::Read));
+            assert!(matches!(first, Outcome::Wait(_)));
+            content.set_failing(1, false);
+            assert_eq!(user.load(at(1)), Ok(101), "its read was under way, and failed");
+            assert_eq!(user.load(at(0)), Ok(100));
+            assert_eq!((content.reads(), content.writes_and_failures()), (9, (0, 1)));
+        }
+        drop((mm, file));
+        sim.finish();
+    }
+}
+
 fn written_pages_leave<L: Locking>() {
     let sim = Sim::builder().swap(0).build();
     let mm = space::<L>(&sim);
@@ -793,6 +819,7 @@ fn families_with_shared_memory<L: Locking>() {
 spile::test_each_design! {
     clean_pages_leave => clean_pages_leave;
     neighbours_are_read_too => neighbours_are_read_too;
+    neighbours_that_cannot_be_read => neighbours_that_cannot_be_read;
     written_pages_leave => written_pages_leave;
     all_mappings_are_found => all_mappings_are_found;
     what_was_flushed_is_durable => what_was_flushed_is_durable;

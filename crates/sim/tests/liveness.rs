@@ -2,7 +2,7 @@
 //!
 //! **Guarantee.** For each seed tried and each design: between the refusal of a fault and its end as many changes begin and end as it needs locks one
 //! after the other, however many follow one another; and where one frame is left for all, faults that want it all end, none is refused, and
-//! each looks for it a bounded number of times.
+//! each looks for it a bounded number of times; and where no page can leave all are refused, after so many looks.
 //!
 //! **Mechanism.** CPUs under the seeded scheduler that do nothing but get in each other's way. `SPILE_SEEDS` sets the number of seeds; a control runs this binary
 //! with seeded bugs, each of which takes a bound away.
@@ -12,7 +12,7 @@ mod controls;
 mod seeds;
 
 use seeds::seeds;
-use spile::{Access, Attr, Done, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
+use spile::{Access, Attr, Denied, Done, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range};
 use spile_sim::{Cpu, Failures, Sim};
 use spile_sync::sched::{Run, Strategy};
 use std::mem::forget;
@@ -232,6 +232,51 @@ mod for_the_last_frame {
     }
 }
 
+/// All want a frame, and nothing that has one can leave.
+mod where_none_can_leave {
+    use super::*;
+
+    const CPUS: u64 = 3;
+    /// How many have a frame.
+    const PAGES: u64 = 2;
+    /// How many frames may be asked for: for each that is refused somebody looks sixteen times, and each look has all the others ask once or twice. Without a bound there is
+    /// no end to it.
+    const MOST: u64 = 1000;
+
+    /// How many frames were asked for until all were refused.
+    fn one<L: Locking>(seed: u64) -> u64 {
+        // Beside the pages: a table for each level.
+        let sim = Sim::builder().cpus(CPUS as usize).frames(PAGES as u32 + 4).swap(0).seed(seed).build();
+        let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        sim.cpu(0).call(|| {
+            (0..PAGES + CPUS).for_each(|n| map(&mm, at(n)));
+            (0..PAGES).for_each(|n| mm.write_user(at(n).start(), &[1]).unwrap());
+        });
+        assert_eq!(sim.free_frames(), 0);
+        // From now on it counts.
+        sim.fail(Failures::Never);
+        let mm = run(L::NAME, seed, &sim, mm, CPUS, |mm, cpu, n| {
+            let ended = cpu.call(|| mm.fault_and_wait(at(PAGES + n).start(), Access::Write));
+            assert_eq!(ended, Err(Denied::NoMemory));
+        });
+        let asked = sim.frames_asked();
+        drop(mm);
+        sim.finish();
+        asked
+    }
+
+    fn refused<L: Locking>() {
+        let asked: Vec<_> = (0..seeds(40)).map(one::<L>).collect();
+        let most = asked.iter().max().unwrap();
+        println!("{:18} {CPUS} were refused when they had asked {most} times at most", L::NAME);
+        assert!(*most <= MOST, "{most}");
+    }
+
+    spile::test_each_design! {
+        all_are_refused => refused;
+    }
+}
+
 /// Seeded bugs, and who finds them.
 #[test]
 fn controls() {
@@ -243,6 +288,8 @@ fn controls() {
         ("read-at-once-in-silence", "for_the_last_frame::mmap_lock::all_are_served"),
         ("forget-what-is-read", "for_the_last_frame::mmap_lock::all_are_served"),
         ("refuse-at-once", "for_the_last_frame::mmap_lock::all_are_served"),
-        ("come-again-without-the-page", "for_the_last_frame::mmap_lock::all_are_served"),
+        ("all-look-at-once", "where_none_can_leave::mmap_lock::all_are_refused"),
+        ("looked-in-silence", "where_none_can_leave::mmap_lock::all_are_refused"),
+        ("come-again-without-the-page", "for_the_last_frame::vma_rwsem::all_are_served"),
     ]);
 }

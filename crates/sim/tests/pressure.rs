@@ -366,6 +366,28 @@ fn neighbours_are_read_too<L: Locking>() {
     }
 }
 
+/// What was read for nobody, and could not be, is read again for who wants it.
+fn neighbours_that_cannot_be_read<L: Locking>() {
+    let sim = Sim::builder().swap(8).frames(100).build();
+    sim.reclaimer().set_readahead(8);
+    let mm = space::<L>(&sim);
+    let cpu = sim.cpu(0);
+    let user = cpu.enter(&mm);
+    map(&user, pages(0, 8));
+    (0..8).for_each(|n| user.store(at(n), 10 + n as u8).unwrap());
+    let_all_go(&sim);
+    sim.swap().set_delay(2);
+    sim.swap().fail_one_in(Some(1));
+    assert!(user.load(at(3)).is_err());
+    (0..10).for_each(|_| cpu.pause());
+    sim.swap().fail_one_in(None);
+    assert_eq!(sim.swap().done().failed, 8);
+    (0..8).for_each(|n| assert_eq!(user.load(at(n)), Ok(10 + n as u8)));
+    drop(user);
+    drop(mm);
+    sim.finish();
+}
+
 fn resident<L: Locking>(mm: &Mm<Sim, L>) -> (u64, u64) {
     let resident = mm.resident(at(0)).unwrap().1;
     (resident.anon, resident.swapped)
@@ -556,6 +578,7 @@ spile::test_each_design! {
     what_moved_leaves_too => what_moved_leaves_too;
     what_is_waited_for_stays => what_is_waited_for_stays;
     neighbours_are_read_too => neighbours_are_read_too;
+    neighbours_that_cannot_be_read => neighbours_that_cannot_be_read;
     advice_is_followed => advice_is_followed;
     what_is_free_here_is_not_free_there => what_is_free_here_is_not_free_there;
     what_is_locked_stays => what_is_locked_stays;

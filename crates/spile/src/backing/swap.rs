@@ -12,7 +12,8 @@
 //!     ▲                       │                              │ it has not                  ▲            │ a fault
 //!     │ no entry, and nobody  │                              ▼                             │            ▼
 //!     └── else is at it ◀─────┴────────────────────────── here ◀── an evictor, again       └──────── reading
-//!                                                                                        (or unreadable, which the first to see takes away)
+//!                                                                                        (or unreadable, which the first to see takes away;
+//!                                                                                        or stored, as before, if nobody had asked for it)
 //! ```
 //!
 //! *Here* means that a frame has the contents, on which the slot has a hold: so nobody writes that frame, for a write to a page that has
@@ -40,6 +41,8 @@ const CLAIMED: u64 = 8;
 const UNREADABLE: u64 = 16;
 /// The store has them.
 const STORED: u64 = 32;
+/// What is being read was begun for nobody: if that fails, who wants it reads anew.
+const AHEAD: u64 = 64;
 /// Who has one of these sees to it that the slot is freed when it is over.
 const BUSY: u64 = READING | WRITING | CLAIMED;
 /// One entry.
@@ -370,7 +373,7 @@ impl<S> SwapArea<S> {
             if raw & UNREADABLE != 0 {
                 return InSlot::Unreadable;
             }
-            match self.begin(p, slot, raw, &begins) {
+            match self.begin(p, slot, raw, READING, &begins) {
                 Some(frame) => _begun = frame,
                 None => return InSlot::NoMemory,
             }
@@ -385,7 +388,7 @@ impl<S> SwapArea<S> {
         let raw = self.load(slot);
         let is_away = raw & (HERE | UNREADABLE | BUSY) == 0 && (raw & ENTRIES != 0 || seeded!("read-ahead-what-is-free"));
         if is_away {
-            self.begin(p, slot, raw, &begins);
+            self.begin(p, slot, raw, READING | AHEAD, &begins);
         }
     }
 
@@ -397,15 +400,22 @@ impl<S> SwapArea<S> {
         is_same.then_some(frame)
     }
 
-    /// Starts to read `slot`, if its word is still `raw`; none without a frame.
-    fn begin<'p, P: Platform>(&self, p: &'p P, slot: Slot, raw: u64, begins: &impl Fn(FrameId)) -> Option<Option<Frame<'p, P>>>
+    /// Starts to read `slot`, which is in `state` then, if its word is still `raw`; none without a frame.
+    fn begin<'p, P: Platform>(
+        &self,
+        p: &'p P,
+        slot: Slot,
+        raw: u64,
+        state: u64,
+        begins: &impl Fn(FrameId),
+    ) -> Option<Option<Frame<'p, P>>>
     where
         S: SwapStore<P>,
     {
         let frame = Frame::alloc(p)?;
         let slots = Frame::share(p, frame.id());
         begins(frame.id());
-        let reading = without_frame(raw) | u64::from(frame.id().0) << FRAME_SHIFT | READING;
+        let reading = without_frame(raw) | u64::from(frame.id().0) << FRAME_SHIFT | state;
         if !self.exchange(slot, raw, reading) {
             return Some(None);
         }
@@ -442,8 +452,12 @@ impl<S> SwapArea<S> {
         S: SwapStore<P>,
     {
         let raw = self.update(p, slot, |raw| {
-            let raw = raw & !READING;
-            if ok { raw | HERE | STORED } else { without_frame(raw) | UNREADABLE }
+            let is_ahead = raw & AHEAD != 0 && !seeded!("told-of-what-nobody-asked");
+            let raw = raw & !(READING | AHEAD);
+            match ok {
+                true => raw | HERE | STORED,
+                false => without_frame(raw) | if is_ahead { 0 } else { UNREADABLE },
+            }
         });
         if !ok {
             frame::put(p, frame_of(raw));

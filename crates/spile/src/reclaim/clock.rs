@@ -9,7 +9,7 @@
 use super::evict::Reclaimed;
 use super::lru::BATCH;
 use super::sealed::Freeing;
-use super::{Pressed, Reclaimer, is_over};
+use super::{Pressed, Reclaimer, is_refused};
 use crate::addr::FrameId;
 use crate::paging::PageTable;
 use crate::wait;
@@ -110,6 +110,6 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Whether there may be room soon, in a space that had none.
     pub(super) fn has_room_soon(&self, p: &P, tables: &PageTable<P>) -> bool {
-        !is_over(&tables.residents().fruitless) || self.free_room(p, tables) != Freeing::Nothing
+        !is_refused(&tables.residents().fruitless, || self.free_room(p, tables) != Freeing::Nothing)
     }
 }

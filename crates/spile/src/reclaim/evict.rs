@@ -9,6 +9,7 @@
 
 use super::lru::{BATCH, Policy as _};
 use super::rmap::Home;
+use super::sealed::Freeing;
 use super::{Pressed, Reclaimer};
 use crate::addr::FrameId;
 #[cfg(feature = "file")]
@@ -96,6 +97,38 @@ impl<P: Pressed> Reclaimer<P> {
         })
     }
 
+    /// Lets a batch of pages go for somebody who waits for a frame.
+    ///
+    /// Where nothing was found before, one looks at a time, and the others wait for him: else each who finds nothing would wait for others who find nothing, again and again,
+    /// and it would take long until somebody is refused.
+    pub(super) fn free_some(&self, p: &P) -> Freeing {
+        let moment = p.shared().moment(self.thing());
+        // Relaxed: a hint; who is not told of it looks beside others.
+        let is_alone = self.in_doubt.load(Ordering::Relaxed) && !seeded!("all-look-at-once");
+        let looker = is_alone.then(|| self.looker.try_lock());
+        if let Some(None) = looker {
+            return Freeing::UnderWay(moment);
+        }
+        let done = self.reclaim(p, BATCH);
+        if done == Reclaimed::default() {
+            self.in_doubt.store(true, Ordering::Relaxed);
+        }
+        if looker.map(drop).is_some() && !seeded!("looked-in-silence") {
+            self.tell(p, done);
+        }
+        if done.freed > 0 {
+            return Freeing::Done;
+        }
+        // Before it is asked what is under way; and after the end of what was done here, which is such a moment too.
+        let moment = p.shared().moment(self.thing());
+        if self.is_under_way() {
+            return Freeing::UnderWay(moment);
+        }
+        self.fruitless.fetch_add(1, Ordering::Relaxed);
+        p.relax();
+        Freeing::Nothing
+    }
+
     /// Does it, and tells who waits for a frame what came of it.
     pub(super) fn evicting(&self, p: &P, evict: impl FnOnce(&mut Reclaimed)) -> Reclaimed {
         self.evicting.fetch_add(1, Ordering::Relaxed);
@@ -106,11 +139,15 @@ impl<P: Pressed> Reclaimer<P> {
         }
         // Release: see `is_under_way`.
         self.evicting.fetch_sub(1, Ordering::Release);
-        // Who found nothing meanwhile waits for what was found here; or if that is nothing, for the end of what is on its way. That tells him.
+        self.tell(p, done);
+        done
+    }
+
+    /// Who found nothing meanwhile waits for what was found here; or if that is nothing, for the end of what is on its way. That tells him.
+    fn tell(&self, p: &P, done: Reclaimed) {
         if done.freed > 0 || !self.has_transfers() {
             wait::happened(p, self.thing());
         }
-        done
     }
 
     /// Lets `pages` go: those that were used too, if `even_used`. How many others are writing already.

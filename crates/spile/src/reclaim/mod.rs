@@ -47,7 +47,8 @@ use crate::wait::Token;
 use core::fmt;
 use core::ops::Deref;
 use families::Spaces;
-use spile_sync::atomic::{AtomicU32, Ordering};
+use spile_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use spile_sync::lock::TryLock;
 use spile_sync::seeded;
 
 /// What becomes of pages for which there is no room: one of the two that this module has.
@@ -99,6 +100,10 @@ pub struct Reclaimer<P: Pressed> {
     evicting: AtomicU32,
     /// How often somebody found nothing to free, since something was freed or a fault was refused.
     fruitless: AtomicU32,
+    /// Whether somebody has looked in vain since something was freed.
+    in_doubt: AtomicBool,
+    /// Held by who looks again.
+    looker: TryLock,
     /// How many writes failed, since one did not or a fault was refused.
     failed: AtomicU32,
 }
@@ -106,11 +111,11 @@ pub struct Reclaimer<P: Pressed> {
 /// How often nothing is found to free, or a write fails, until a fault is refused: others may have held for a moment what could go.
 const PATIENCE: u32 = if cfg!(loom) { 2 } else { 16 };
 
-/// Whether patience is at an end. Whoever is refused for that lets the next look again.
-fn is_over(vain: &AtomicU32) -> bool {
+/// Whether patience is at an end, and whoever `looks` once more finds nothing either. One is refused for that; then the others have patience again.
+fn is_refused(vain: &AtomicU32, looks: impl FnOnce() -> bool) -> bool {
     let patience = if seeded!("refuse-at-once") { 1 } else { PATIENCE };
     // Relaxed: numbers.
-    vain.load(Ordering::Relaxed) >= patience && vain.swap(0, Ordering::Relaxed) >= patience
+    vain.load(Ordering::Relaxed) >= patience && !looks() && vain.swap(0, Ordering::Relaxed) >= patience
 }
 
 impl<P: Pressed> Reclaimer<P> {
@@ -137,6 +142,8 @@ impl<P: Pressed> Reclaimer<P> {
             moving: none(),
             evicting: none(),
             fruitless: none(),
+            in_doubt: AtomicBool::new(false),
+            looker: TryLock::new(),
             failed: none(),
         }
     }
@@ -171,6 +178,7 @@ impl<P: Pressed> Reclaimer<P> {
         // Relaxed, here and where they are read: numbers. Who is refused for them has looked himself.
         self.fruitless.store(0, Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
+        self.in_doubt.store(false, Ordering::Relaxed);
     }
 
     /// Whether frames may come without anybody's doing: pages are on their way, or others let pages go.

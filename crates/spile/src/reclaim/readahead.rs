@@ -4,7 +4,7 @@
 //! written.
 //!
 //! **Mechanism.** A fault that has to wait for its page begins to read what lies beside it, in a window of addresses for slots and of pages for files, clipped to its
-//! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. What cannot be read is told to who wants it next, as of any read. (Linux reads ahead of slots by addresses, too, since 4.15.)
+//! mapping, or to the file. Where a store answers at once nobody waits, and nothing is read ahead. What cannot be read is as if it had not been tried: who wants it reads it himself. (Linux reads ahead of slots by addresses, too, since 4.15.)
 
 use super::{Policy as _, Pressed, Reclaimer};
 use crate::addr::{FrameId, PAGE, Range, Slot};

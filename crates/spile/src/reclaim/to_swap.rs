@@ -8,7 +8,7 @@
 use super::links::{Link, Links};
 use super::residents::Residents;
 use super::sealed::{Advice, Freeing, Reclaim};
-use super::{Policy, Pressed, ToSwap, is_over, lru};
+use super::{Policy, Pressed, ToSwap, is_refused};
 use crate::addr::{FrameId, Prot, Range, Slot, SpaceId};
 use crate::backing::InSlot;
 #[cfg(feature = "file")]
@@ -176,12 +176,9 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         if reclaimer.is_idle() || seeded!("refuse-without-reclaim") {
             return false;
         }
-        if is_over(&reclaimer.failed) {
-            // A device is broken. What it has not to do with may be behind.
-            return reclaimer.reclaim(p, usize::MAX).freed > 0;
-        }
-        // What was found by others, a while ago, is no reason.
-        !is_over(&reclaimer.fruitless) || Self::free_some(p) != Freeing::Nothing
+        // A device is broken: what it has not to do with may be behind. And what others found, a while ago, is no reason.
+        !is_refused(&reclaimer.failed, || reclaimer.reclaim(p, usize::MAX).freed > 0)
+            && !is_refused(&reclaimer.fruitless, || Self::free_some(p) != Freeing::Nothing)
     }
 
     fn advise(p: &P, tables: &PageTable<P>, range: Range, advice: Advice) {
@@ -191,18 +188,7 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
     }
 
     fn free_some(p: &P) -> Freeing {
-        let reclaimer = p.reclaimer();
-        if reclaimer.reclaim(p, lru::BATCH).freed > 0 {
-            return Freeing::Done;
-        }
-        // Before it is asked what is under way; and after the end of what was done here, which is such a moment too.
-        let moment = p.shared().moment(reclaimer.thing());
-        if reclaimer.is_under_way() {
-            return Freeing::UnderWay(moment);
-        }
-        reclaimer.fruitless.fetch_add(1, Ordering::Relaxed);
-        p.relax();
-        Freeing::Nothing
+        p.reclaimer().free_some(p)
     }
 
     fn has_room_soon(p: &P, tables: &PageTable<P>) -> bool {

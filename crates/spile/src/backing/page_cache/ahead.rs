@@ -2,10 +2,10 @@
 //!
 //! **Guarantee.** Nobody waits for it. It takes frames only where there are plenty, which is for a host to say whose pages can leave.
 //!
-//! **Mechanism.** As for slots: who waits for a page begins to read what lies beside it, in a window of pages, if nobody has.
+//! **Mechanism.** As for slots: who waits for a page begins to read what lies beside it, in a window of pages, if nobody has. What cannot be read is as if it had not been tried.
 
-use super::File;
 use super::away::{is_away, slot_of};
+use super::{AHEAD, File, READING};
 use crate::frame;
 use crate::platform::Platform;
 use crate::reclaim::sealed::Reclaim;
@@ -30,7 +30,7 @@ impl<P: Platform> File<P> {
             match frame::table(p, table).load(i) {
                 _ if !P::Reclaim::can_spare(p, pages) => return,
                 // What comes from nowhere is not read.
-                0 if self.store().is_some() => _ = self.begin(p, table, i, page),
+                0 if self.store().is_some() => _ = self.begin(p, table, i, page, READING | AHEAD),
                 raw if is_away::<P>(raw) => P::Reclaim::read_slot_ahead(p, slot_of(raw)),
                 _ => {}
             }

@@ -69,8 +69,8 @@ impl<P: Platform> File<P> {
         }
     }
 
-    /// A read is about to be lost.
-    fn note_lost_read(&self) {
+    /// A read is about to be lost, or to fail unasked.
+    pub(super) fn note_lost_read(&self) {
         // Relaxed: the entry's change, which follows, releases it to whoever waits for the read.
         self.object.lost_reads.fetch_add(1, Ordering::Relaxed);
     }

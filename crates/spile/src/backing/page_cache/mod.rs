@@ -10,6 +10,7 @@
 //!   empty ──────────────────▶ reading ───────────────▶ here ─────────▶ dirty ──────────▶ writing, and dirty again or not
 //!     ▲                          │ it failed            ▲                ▲ it failed         │
 //!     └───── the first to see ◀──┘ unreadable           └────────────────┴───────────────────┘ it is written
+//!            (at once, if nobody had asked for it)
 //! ```
 //!
 //! and from *here* to empty, by [`File::evict`], which marks the entry and then takes all holds at once, if there are no others: until the entry is empty nobody gets
@@ -49,6 +50,8 @@ const WRITING: u64 = 16;
 const LOST: u64 = 32;
 /// Somebody takes it out of memory, if nobody has it.
 const LEAVING: u64 = 64;
+/// What is being read was begun for nobody: if that fails, who wants it reads anew.
+const AHEAD: u64 = 256;
 /// It is in a slot, whose number is where that of the frame would be.
 const AWAY: u64 = 128;
 const FRAME_SHIFT: u32 = 12;
@@ -99,7 +102,7 @@ struct Contents<P: Platform> {
     len: AtomicU64,
     /// How many writes have failed.
     failed: AtomicU64,
-    /// How many reads were for nothing, because the page was lost meanwhile.
+    /// How many reads were for nothing: the page was lost meanwhile, or could not be read, and nobody had asked for it.
     lost_reads: AtomicU64,
     /// How many pages are read where one is wanted.
     readahead: Window,
@@ -276,7 +279,7 @@ impl<P: Platform> File<P> {
                     Some(found) => return found,
                     None => p.relax(),
                 },
-                0 => match self.begin(p, table, i, page) {
+                0 => match self.begin(p, table, i, page, READING) {
                     // What was begun is lost if the file is shorter by now.
                     Ok(_) if self.ends_before(page) && !seeded!("read-again-beyond-the-end") => return Found::BeyondEnd,
                     Ok(frame) => _begun = frame.filter(|_| !seeded!("read-for-nobody")),
@@ -306,12 +309,12 @@ impl<P: Platform> File<P> {
         (page(frame::table(p, table).load(i)) == page(raw)).then_some(frame)
     }
 
-    /// Claims the empty entry `i` and starts the read. A hold on its frame, if nobody was quicker.
-    fn begin<'m>(&self, p: &'m P, table: FrameId, i: usize, page: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
+    /// Claims the empty entry `i`, which is in `state` then, and starts the read. A hold on its frame, if nobody was quicker.
+    fn begin<'m>(&self, p: &'m P, table: FrameId, i: usize, page: u64, state: u64) -> Result<Option<Frame<'m, P>>, Found<'m, P>> {
         let frame = Frame::alloc(p).ok_or(Found::NoMemory)?;
         let (id, files) = (frame.id(), Frame::share(p, frame.id()));
         P::Reclaim::of_file(p, id, self.id(), page);
-        if frame::table(p, table).exchange(i, 0, encode_frame(id) | READING).is_err() {
+        if frame::table(p, table).exchange(i, 0, encode_frame(id) | state).is_err() {
             return Ok(None);
         }
         // The file has its hold now.
@@ -350,7 +353,11 @@ impl<P: Platform> File<P> {
     fn end(&self, page: u64, ok: bool) {
         let p = &self.object.p;
         let ended = self.change(page, |raw| match raw & (READING | LOST) {
-            READING if ok => Some(raw & !READING | HERE),
+            READING if ok => Some(raw & !(READING | AHEAD) | HERE),
+            READING if raw & AHEAD != 0 && !seeded!("told-of-what-nobody-asked") => {
+                self.note_lost_read();
+                Some(0)
+            }
             READING => Some(UNREADABLE),
             0 | LOST => None,
             _ => Some(0),
