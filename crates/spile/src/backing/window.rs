@@ -1,6 +1,6 @@
 //! How many pages are read where one is wanted.
 //!
-//! **Guarantee.** A window is as many pages as were set last, begins at a multiple of that, and has the page that it is around.
+//! **Guarantee.** A window is as many pages as were set last, begins at a multiple of that, and has the page that it is around. Of one page there is none.
 //!
 //! **Mechanism.** A power of two.
 
@@ -25,10 +25,10 @@ impl Window {
         self.pages.store(pages, Ordering::Relaxed);
     }
 
-    /// The pages of the window that `page` lies in.
-    pub(crate) fn around(&self, page: u64) -> Range<u64> {
+    /// The pages of the window that `page` lies in, if there are others.
+    pub(crate) fn around(&self, page: u64) -> Option<Range<u64>> {
         let pages = u64::from(self.pages.load(Ordering::Relaxed));
         let first = page & !(pages - 1);
-        first..first + pages
+        (pages > 1).then_some(first..first + pages)
     }
 }

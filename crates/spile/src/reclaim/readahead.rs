@@ -23,10 +23,10 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Begins to read what is away around `at`, as far as `range` goes.
     pub(super) fn read_ahead(&self, p: &P, tables: &PageTable<P>, at: u64, range: Range) {
-        let window = self.readahead.around(at / PAGE);
+        let Some(window) = self.readahead.around(at / PAGE) else { return };
         let pages = window.end - window.start;
         let window = range.above(window.start * PAGE).and_then(|rest| rest.below(window.end * PAGE));
-        let Some(window) = window.filter(|_| pages > 1) else { return };
+        let Some(window) = window else { return };
         tables.each_away(p, window, |slot| {
             if self.can_spare(p, pages) {
                 self.read_slot_ahead(p, slot);

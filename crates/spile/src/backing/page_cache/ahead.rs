@@ -23,7 +23,7 @@ impl<P: Platform> File<P> {
 
     /// Somebody waits for `page`: begins to read what is around it.
     pub(crate) fn read_ahead(&self, p: &P, page: u64) {
-        let window = self.object.readahead.around(page);
+        let Some(window) = self.object.readahead.around(page) else { return };
         let pages = window.end - window.start;
         for page in window.take_while(|page| !self.ends_before(*page)) {
             let Some((table, i)) = self.slot(page, false) else { continue };

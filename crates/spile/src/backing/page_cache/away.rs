@@ -130,7 +130,7 @@ impl<P: Platform> File<P> {
         if self.change(page, |now| (now == raw).then_some(raw | LEAVING)).is_none() {
             return false;
         }
-        let is_first = P::Reclaim::tell_unreadable(p, slot_of(raw));
+        let is_first = seeded!("told-to-all") || P::Reclaim::tell_unreadable(p, slot_of(raw));
         self.change(page, |now| Some(now & !LEAVING));
         is_first
     }
