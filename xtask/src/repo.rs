@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// The crates, the lowest first: each may use those before it.
-pub const LAYERS: [&str; 9] = ["sync", "rcu", "maple", "spile", "mmtrace", "sim", "stores", "judge", "lab"];
+pub const LAYERS: [&str; 10] = ["sync", "rcu", "maple", "spile", "mmtrace", "sim", "stores", "linux", "judge", "lab"];
 /// How many of them are for kernels too: without std, and published.
 const LIBRARIES: usize = 4;
 

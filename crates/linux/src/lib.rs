@@ -2,11 +2,31 @@
 //!
 //! **Guarantee.** What cannot be had here is said, with what would grant it: nothing is done by a worse way in silence.
 //!
-//! **Mechanism.** [`Uffd`] is a userfaultfd; [`probe()`] asks the kernel what it lets this process do, by doing it.
+//! **Mechanism.** [`Uffd`] is a userfaultfd, opened by a [`Door`]; [`probe()`] asks the kernel what it lets this process do, by doing it.
+//!
+//! ```
+//! let report = spile_linux::probe();
+//! println!("{report}");
+//! match report.engine {
+//!     Ok(engine) => println!("faults would be resolved {engine}"),
+//!     Err(refused) => println!("they cannot be: {refused}"),
+//! }
+//! ```
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod child;
+mod door;
+mod pages;
 mod probe;
+mod stopped;
+mod trial;
 mod uffd;
 
-pub use probe::{Capabilities, Door, Engine, Refused, probe};
+pub use door::{Door, Reason, Rights, Shut};
+pub use probe::{Engine, Refused, Report, probe};
+pub use stopped::{Call, Cause, Stopped};
+pub use trial::{Ability, Why};
 pub use uffd::{Features, Uffd};
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;

@@ -1,0 +1,105 @@
+//! Pages that are mapped for a trial, of which nobody else knows.
+//!
+//! **Guarantee.** They are unmapped when this is dropped.
+//!
+//! **Mechanism.** One mapping of small pages, anonymous or of a memfd.
+
+use crate::PAGE;
+use std::io::{self, Error};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::null_mut;
+
+/// A byte that is not 0, to be found again.
+pub const BYTE: u8 = 0x5a;
+
+/// Bytes of a page of this kernel's.
+pub fn size() -> u64 {
+    // SAFETY: (1) a question.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+/// So many pages.
+pub struct Pages {
+    at: *mut u8,
+    count: u64,
+}
+
+/// A memfd of so many pages.
+pub fn memfd(count: u64) -> io::Result<OwnedFd> {
+    // SAFETY: (1) the name is a string of C.
+    let fd = unsafe { libc::memfd_create(c"spile".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: (1) new, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: (1) a call without pointers.
+    let result = unsafe { libc::ftruncate(fd.as_raw_fd(), (count * PAGE) as i64) };
+    if result == 0 { Ok(fd) } else { Err(Error::last_os_error()) }
+}
+
+impl Pages {
+    /// Private ones of nothing.
+    pub fn anonymous(count: u64) -> io::Result<Self> {
+        let pages = Self::map(count, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        pages.advise(libc::MADV_NOHUGEPAGE);
+        Ok(pages)
+    }
+
+    /// Those of a file, shared.
+    pub fn of(file: &OwnedFd, count: u64) -> io::Result<Self> {
+        Self::map(count, libc::MAP_SHARED, file.as_raw_fd())
+    }
+
+    fn map(count: u64, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
+        let len = (count * PAGE) as usize;
+        // SAFETY: (1) a new mapping overlaps nothing.
+        let at = unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0) };
+        if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self { at: at.cast(), count }) }
+    }
+
+    /// Says something of them that may be ignored.
+    pub fn advise(&self, advice: libc::c_int) {
+        // SAFETY: (1) ours; (2) advice about the size of pages changes no bytes.
+        unsafe { libc::madvise(self.at.cast(), self.len() as usize, advice) };
+    }
+
+    /// The address of page `n`.
+    pub fn at(&self, n: u64) -> u64 {
+        self.at as u64 + n * PAGE
+    }
+
+    /// Bytes of all.
+    pub fn len(&self) -> u64 {
+        self.count * PAGE
+    }
+
+    /// Writes [`BYTE`] to page `n`, which is there, or comes by itself.
+    pub fn write(&self, n: u64) {
+        assert!(n < self.count);
+        // SAFETY: (1) mapped, and ours.
+        unsafe { (self.at(n) as *mut u8).write_volatile(BYTE) };
+    }
+
+    /// Whether [`BYTE`] is on page `n`, which is there.
+    pub fn is_written(&self, n: u64) -> bool {
+        assert!(n < self.count);
+        // SAFETY: (1) mapped, and ours.
+        unsafe { (self.at(n) as *const u8).read_volatile() == BYTE }
+    }
+
+    /// Has the kernel write a byte to page `n`, which cannot raise a signal.
+    pub fn write_by_kernel(&self, n: u64) -> io::Result<()> {
+        assert!(n < self.count);
+        // SAFETY: (1) mapped, and ours.
+        let wrote = unsafe { libc::syscall(libc::SYS_getrandom, self.at(n), 1, 0) };
+        if wrote == 1 { Ok(()) } else { Err(Error::last_os_error()) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: (1) ours, and nobody has it any more.
+        unsafe { libc::munmap(self.at.cast(), self.len() as usize) };
+    }
+}

@@ -1,0 +1,310 @@
+//! What a userfaultfd can do here, tried.
+//!
+//! **Guarantee.** What is said to work was done, on pages of the trial's own, and its result looked at. Nothing is left of it.
+//!
+//! **Mechanism.** A function for each ability, on a descriptor of its own with the features that it takes. Where a page must be missing or protected, the kernel is asked to
+//! touch it, which gets `EFAULT`; the one trial in which a program's access faults is in [`child`].
+
+use crate::PAGE;
+use crate::child;
+use crate::door::{Door, Shut};
+use crate::pages::{Pages, memfd};
+use crate::stopped::{Cause, Stopped};
+use crate::uffd::{Features, Uffd};
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Something that a pager may want of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// A fault raises SIGBUS on the thread that took it, the signal names the byte, and the handler resolves it.
+    Signal,
+    /// `UFFDIO_COPY`.
+    Copy,
+    /// `UFFDIO_MOVE`, there and back.
+    Move,
+    /// Writes can be stopped, and let through.
+    Protect,
+    /// `UFFDIO_POISON`.
+    Poison,
+    /// `UFFDIO_CONTINUE` of pages of a memfd.
+    Continue,
+    /// What was written can be asked for: `WP_ASYNC`, and `PAGEMAP_SCAN`, which protects it anew.
+    Track,
+    /// Huge pages of a memfd.
+    HugeShared,
+}
+
+const SHMEM_HUGE: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+impl Ability {
+    /// All.
+    pub const ALL: [Self; 8] =
+        [Self::Signal, Self::Copy, Self::Move, Self::Protect, Self::Poison, Self::Continue, Self::Track, Self::HugeShared];
+
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Signal => "SIGBUS on the faulting thread",
+            Self::Copy => "UFFDIO_COPY",
+            Self::Move => "UFFDIO_MOVE",
+            Self::Protect => "UFFDIO_WRITEPROTECT",
+            Self::Poison => "UFFDIO_POISON",
+            Self::Continue => "UFFDIO_CONTINUE of a memfd",
+            Self::Track => "WP_ASYNC and PAGEMAP_SCAN",
+            Self::HugeShared => "huge pages of a memfd",
+        }
+    }
+
+    /// The features that it takes.
+    #[must_use]
+    pub const fn needs(self) -> Features {
+        match self {
+            Self::Signal => Features::SIGBUS,
+            Self::Copy | Self::HugeShared => Features::NONE,
+            Self::Move => Features::MOVE,
+            Self::Protect => Features::PAGEFAULT_FLAG_WP,
+            Self::Poison => Features::POISON,
+            Self::Continue => Features::MINOR_SHMEM,
+            Self::Track => Features::PAGEFAULT_FLAG_WP.with(Features::WP_UNPOPULATED).with(Features::WP_ASYNC),
+        }
+    }
+
+    /// Tries it, with a descriptor of this door.
+    ///
+    /// # Errors
+    ///
+    /// [`Why`] it cannot be had.
+    pub fn try_it(self, door: Door) -> Result<(), Why> {
+        let trial = match self {
+            Self::Signal => signal,
+            Self::Copy => copy,
+            Self::Move => move_there_and_back,
+            Self::Protect => protect,
+            Self::Poison => poison,
+            Self::Continue => map_minor,
+            Self::Track => track,
+            Self::HugeShared => return huge_shared(),
+        };
+        // With the signal a page is never waited for, by the kernel neither: what touches it fails.
+        let uffd = door.open(self.needs().with(Features::SIGBUS)).map_err(Why::Shut)?;
+        trial(&uffd)
+    }
+}
+
+/// Why something cannot be had.
+#[derive(Debug)]
+pub enum Why {
+    /// There is no descriptor, or none with the features.
+    Shut(Shut),
+    /// An ioctl of it failed.
+    Stopped(Stopped),
+    /// Something else failed.
+    System(&'static str, io::Error),
+    /// Everything was done, and this came of it.
+    Wrong(&'static str),
+    /// What this file says is not what it takes.
+    Setting(&'static str, String),
+}
+
+impl From<Stopped> for Why {
+    fn from(stopped: Stopped) -> Self {
+        Self::Stopped(stopped)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shut(shut) => match shut.reason {
+                // Of the kernel, not of the door.
+                crate::Reason::Lacks(_) => write!(f, "{}", shut.reason),
+                _ => write!(f, "{shut}"),
+            },
+            Self::Stopped(stopped) => write!(f, "{stopped}"),
+            Self::System(what, error) => write!(f, "{what}: {error}"),
+            Self::Wrong(what) => f.write_str(what),
+            Self::Setting(path, is) => write!(f, "{path} is \"{is}\": echo advise > {path}"),
+        }
+    }
+}
+
+impl std::error::Error for Why {}
+
+fn mapped<T>(result: io::Result<T>) -> Result<T, Why> {
+    result.map_err(|error| Why::System("mmap(2)", error))
+}
+
+fn expect(is_so: bool, otherwise: &'static str) -> Result<(), Why> {
+    is_so.then_some(()).ok_or(Why::Wrong(otherwise))
+}
+
+const NOT_THERE: &str = "the bytes are not there afterwards";
+const NOT_STOPPED: &str = "an access that should fail does not";
+
+/// Whether the kernel cannot write page `n`.
+fn fails(pages: &Pages, n: u64) -> Result<(), Why> {
+    let errno = pages.write_by_kernel(n).err().and_then(|error| error.raw_os_error());
+    expect(errno == Some(libc::EFAULT), NOT_STOPPED)
+}
+
+fn signal(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(2))?;
+    pages.write(0);
+    // SAFETY: (1) nobody uses them but the trial.
+    unsafe { uffd.register_missing(pages.at(0), pages.len())? };
+    child::fault(uffd, &pages, 0, 1)
+}
+
+fn copy(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(2))?;
+    pages.write(0);
+    // SAFETY: (1) and (2) two pages of which nobody else knows.
+    unsafe {
+        uffd.register_missing(pages.at(0), pages.len())?;
+        uffd.copy(pages.at(1), pages.at(0), PAGE, false)?;
+    }
+    expect(pages.is_written(1), NOT_THERE)
+}
+
+fn move_there_and_back(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(2))?;
+    pages.write(0);
+    // SAFETY: (1) two pages of which nobody else knows.
+    unsafe {
+        uffd.register_missing(pages.at(0), pages.len())?;
+        uffd.move_pages(pages.at(1), pages.at(0), PAGE)?;
+    }
+    expect(pages.is_written(1), NOT_THERE)?;
+    fails(&pages, 0)?;
+    // SAFETY: (1) as above.
+    unsafe { uffd.move_pages(pages.at(0), pages.at(1), PAGE)? };
+    expect(pages.is_written(0), NOT_THERE)
+}
+
+fn protect(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(1))?;
+    pages.write(0);
+    // SAFETY: (1) a page of which nobody else knows.
+    unsafe {
+        uffd.register(pages.at(0), PAGE)?;
+        uffd.protect(pages.at(0), PAGE, true)?;
+    }
+    fails(&pages, 0)?;
+    expect(pages.is_written(0), NOT_THERE)?;
+    // SAFETY: (1) as above.
+    unsafe { uffd.protect(pages.at(0), PAGE, false)? };
+    pages.write_by_kernel(0).map_err(|error| Why::System("a write of what is protected no more", error))
+}
+
+fn poison(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(1))?;
+    // SAFETY: (1) a page of which nobody else knows.
+    let again = unsafe {
+        uffd.register_missing(pages.at(0), PAGE)?;
+        uffd.poison(pages.at(0), PAGE)?;
+        uffd.poison(pages.at(0), PAGE)
+    };
+    fails(&pages, 0)?;
+    expect(again.is_err_and(|stopped| stopped.cause() == Cause::PageThere), "what is poisoned is missing")
+}
+
+fn map_minor(uffd: &Uffd) -> Result<(), Why> {
+    let file = memfd(1).map_err(|error| Why::System("memfd_create(2)", error))?;
+    let (shown, pages) = (mapped(Pages::of(&file, 1))?, mapped(Pages::of(&file, 1))?);
+    shown.write(0);
+    // SAFETY: (1) a page of which nobody else knows.
+    unsafe { uffd.register_minor(pages.at(0), PAGE)? };
+    fails(&pages, 0)?;
+    // SAFETY: (1) as above.
+    unsafe { uffd.map_minor(pages.at(0), PAGE)? };
+    expect(pages.is_written(0), NOT_THERE)
+}
+
+fn track(uffd: &Uffd) -> Result<(), Why> {
+    let pages = mapped(Pages::anonymous(3))?;
+    // SAFETY: (1) pages of which nobody else knows.
+    unsafe {
+        uffd.register_writes(pages.at(0), pages.len())?;
+        uffd.protect(pages.at(0), pages.len(), true)?;
+    }
+    pages.write(1);
+    let first = scan(&pages, PAGE_IS_WRITTEN, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)?;
+    expect(first == Some((pages.at(1), pages.at(2))), "another page is said to be written than the one that was")?;
+    let second = scan(&pages, PAGE_IS_WRITTEN, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)?;
+    expect(second.is_none(), "what was asked for is not protected anew")
+}
+
+fn huge_shared() -> Result<(), Why> {
+    const HUGE: u64 = 512;
+    let file = memfd(2 * HUGE).map_err(|error| Why::System("memfd_create(2)", error))?;
+    let pages = mapped(Pages::of(&file, 2 * HUGE))?;
+    pages.advise(libc::MADV_HUGEPAGE);
+    // Somewhere in it begins a huge page, of the file and of addresses.
+    pages.write(HUGE);
+    if scan(&pages, PAGE_IS_HUGE, 0)?.is_some() {
+        return Ok(());
+    }
+    let setting = fs::read_to_string(SHMEM_HUGE).unwrap_or_else(|_| "not there".into());
+    let is = setting.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or(setting.trim(), |(is, _)| is);
+    Err(match is {
+        "never" | "deny" | "not there" => Why::Setting(SHMEM_HUGE, is.into()),
+        _ => Why::Wrong("the kernel gave small ones: there may be no huge page free"),
+    })
+}
+
+const PAGE_IS_WRITTEN: u64 = 1 << 1;
+const PAGE_IS_HUGE: u64 = 1 << 6;
+const PM_SCAN_WP_MATCHING: u64 = 1 << 0;
+const PM_SCAN_CHECK_WPASYNC: u64 = 1 << 1;
+
+/// `struct pm_scan_arg`, of `linux/fs.h`.
+#[repr(C)]
+#[derive(Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `PAGEMAP_SCAN`.
+const SCAN: u64 = 3 << 30 | (size_of::<Scan>() as u64) << 16 | (b'f' as u64) << 8 | 16;
+const _: () = assert!(SCAN == 0xc060_6610);
+
+/// The first range of pages of a category.
+fn scan(pages: &Pages, category: u64, flags: u64) -> Result<Option<(u64, u64)>, Why> {
+    let pagemap = File::open("/proc/self/pagemap").map_err(|error| {
+        Why::System("/proc/self/pagemap (a process that changed its user may not read it before PR_SET_DUMPABLE)", error)
+    })?;
+    // Start, end and categories: `struct page_region`.
+    let mut region = [0u64; 3];
+    let mut scan = Scan {
+        size: size_of::<Scan>() as u64,
+        flags,
+        start: pages.at(0),
+        end: pages.at(0) + pages.len(),
+        vec: region.as_mut_ptr() as u64,
+        vec_len: 1,
+        category_mask: category,
+        return_mask: category,
+        ..Scan::default()
+    };
+    // SAFETY: (1) the struct is of the size that the request says, and what it leads to has room for one.
+    match unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut scan) } {
+        0 => Ok(None),
+        1 => Ok(Some((region[0], region[1]))),
+        _ => Err(Why::System("PAGEMAP_SCAN (Linux 6.7)", io::Error::last_os_error())),
+    }
+}
