@@ -187,7 +187,7 @@ impl fmt::Display for Reason {
 
 impl fmt::Display for Shut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.door.name(), self.error, self.reason)
+        write!(f, "{}: {}: {}", self.door.name(), self.error, self.reason)
     }
 }
 

@@ -39,10 +39,11 @@ pub fn memfd(count: u64) -> io::Result<OwnedFd> {
 }
 
 impl Pages {
-    /// Private ones of nothing.
+    /// Private ones of nothing, which a fork does not share: meanwhile they could not be moved.
     pub fn anonymous(count: u64) -> io::Result<Self> {
         let pages = Self::map(count, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
         pages.advise(libc::MADV_NOHUGEPAGE);
+        pages.advise(libc::MADV_DONTFORK);
         Ok(pages)
     }
 
@@ -58,9 +59,9 @@ impl Pages {
         if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self { at: at.cast(), count }) }
     }
 
-    /// Says something of them that may be ignored.
+    /// Says something of them that may be ignored, of their size or of forks.
     pub fn advise(&self, advice: libc::c_int) {
-        // SAFETY: (1) ours; (2) advice about the size of pages changes no bytes.
+        // SAFETY: (1) ours; (2) such advice changes no bytes.
         unsafe { libc::madvise(self.at.cast(), self.len() as usize, advice) };
     }
 

@@ -157,7 +157,7 @@ impl fmt::Display for Report {
         writeln!(f, "{:9} CAP_SYS_PTRACE {}", "", if ptrace { "yes" } else { "no" })?;
         writeln!(f, "{:9} filter of system calls (seccomp) {}", "", if seccomp { "in force" } else { "none" })?;
         for (heading, (door, opened)) in headed("doors", &self.doors) {
-            let opened = opened.as_ref().map_err(|shut| format!("{} ({})", shut.error, shut.reason)).copied();
+            let opened = opened.as_ref().map_err(|shut| format!("{}: {}", shut.error, shut.reason)).copied();
             row(f, heading, door.name(), &opened)?;
         }
         if self.door().is_some() {

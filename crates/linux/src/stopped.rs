@@ -155,7 +155,7 @@ impl fmt::Display for Stopped {
         if self.len > 0 {
             write!(f, " at {:#x} stopped after {} of {} bytes", self.at(), self.done, self.len)?;
         }
-        write!(f, ": {} ({})", self.error(), self.cause().advice())
+        write!(f, ": {}: {}", self.error(), self.cause().advice())
     }
 }
 
