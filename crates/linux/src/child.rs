@@ -45,7 +45,7 @@ extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
     case.signals.set(case.signals.get() + 1);
     // SAFETY: (1) the page is the trial's, which wants it resolved; (2) its source is written by nobody.
     case.resolved.set(unsafe { case.uffd.copy(case.touched & !(PAGE - 1), case.source, PAGE, false) });
-    if case.resolved.get().is_err() {
+    if case.resolved.get().is_err() || case.signals.get() > 1 {
         // The access would fault for ever.
         // SAFETY: (1) ends the child alone.
         unsafe { libc::_exit(1) };

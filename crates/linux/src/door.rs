@@ -82,7 +82,7 @@ impl Door {
             Self::Device => {
                 let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(DEVICE)?;
                 // SAFETY: (1) an ioctl without pointers.
-                Uffd::of(unsafe { libc::ioctl(device.as_raw_fd(), NEW, flags) })
+                Uffd::of(unsafe { libc::ioctl(device.as_raw_fd(), NEW as libc::Ioctl, flags) })
             }
         }
     }

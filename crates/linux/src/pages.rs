@@ -5,7 +5,7 @@
 //! **Mechanism.** One mapping of small pages, anonymous or of a memfd.
 
 use crate::PAGE;
-use std::io::{self, Error};
+use std::io::{self, Error, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
@@ -82,11 +82,18 @@ impl Pages {
         unsafe { (self.at(n) as *mut u8).write_volatile(BYTE) };
     }
 
-    /// Whether [`BYTE`] is on page `n`, which is there.
-    pub fn is_written(&self, n: u64) -> bool {
+    /// Whether [`BYTE`] is on page `n`. The kernel is asked, for which a missing page is no signal.
+    pub fn is_written(&self, n: u64) -> io::Result<bool> {
         assert!(n < self.count);
+        let mut byte = 0u8;
+        let (from, into) = io::pipe()?;
         // SAFETY: (1) mapped, and ours.
-        unsafe { (self.at(n) as *const u8).read_volatile() == BYTE }
+        if unsafe { libc::write(into.as_raw_fd(), self.at(n) as *const libc::c_void, 1) } != 1 {
+            let error = Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::EFAULT) { Ok(false) } else { Err(error) };
+        }
+        (&from).read_exact(std::slice::from_mut(&mut byte))?;
+        Ok(byte == BYTE)
     }
 
     /// Has the kernel write a byte to page `n`, which cannot raise a signal.

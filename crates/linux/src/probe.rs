@@ -5,7 +5,7 @@
 //! **Mechanism.** Each [`Door`] is opened, and each [`Ability`] tried with the first that opens. The best [`Engine`] whose abilities are there is the one.
 
 use crate::PAGE;
-use crate::door::{Door, Rights, Shut};
+use crate::door::{Door, Reason, Rights, Shut};
 use crate::pages;
 use crate::trial::{Ability, Why};
 use crate::uffd::Features;
@@ -47,9 +47,9 @@ impl fmt::Display for Engine {
 /// There is no way for this process to page its own memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// No door opens: see [`Report::doors`].
-    Closed,
-    /// Something does not work without which nothing is done: see [`Report::tried`].
+    /// No door opens: why the one that takes least does not. [`Report::doors`] has the others.
+    Closed(Reason),
+    /// Something does not work without which nothing is done: [`Report::tried`] has why.
     Lacks(Ability),
     /// Pages are not of 4 KiB.
     PageSize(u64),
@@ -58,8 +58,11 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => f.write_str("no door to a userfaultfd opens for this process"),
-            Self::Lacks(ability) => write!(f, "nothing is done without {}", ability.name()),
+            Self::Closed(reason) => write!(f, "no userfaultfd opens for this process: {reason}"),
+            Self::Lacks(ability) => {
+                write!(f, "nothing is done without {}, which takes", ability.name())?;
+                ability.needs().names().try_for_each(|(name, version)| write!(f, " {name} (Linux {version})"))
+            }
             Self::PageSize(size) => write!(f, "pages are of {size} bytes here, and have to be of {PAGE}"),
         }
     }
@@ -95,16 +98,16 @@ pub fn probe() -> Report {
         doors: Door::ALL.map(|door| (door, door.open(Features::NONE).map(drop))).into(),
         features: Features::NONE,
         tried: Vec::new(),
-        engine: Err(Refused::Closed),
+        engine: Err(Refused::PageSize(pages::size())),
     };
-    let size = pages::size();
-    if size != PAGE {
-        report.engine = Err(Refused::PageSize(size));
-    } else if let Some(door) = report.door() {
+    if pages::size() != PAGE {
+        return report;
+    }
+    if let Some(door) = report.door() {
         report.features = door.offers().unwrap_or(Features::NONE);
         report.tried = Ability::ALL.map(|ability| (ability, ability.try_it(door))).into();
-        report.engine = report.choose();
     }
+    report.engine = report.choose();
     report
 }
 
@@ -128,10 +131,20 @@ impl Report {
     }
 
     fn choose(&self) -> Result<Engine, Refused> {
-        let missing = |engine: Engine| engine.needs().iter().find(|&&need| self.why_not(need).is_some());
-        let [.., least] = Engine::ALL;
-        let best = Engine::ALL.into_iter().find(|engine| missing(*engine).is_none());
-        best.ok_or_else(|| missing(least).map_or(Refused::Closed, |ability| Refused::Lacks(*ability)))
+        if let [(_, Err(shut)), rest @ ..] = &self.doors[..]
+            && rest.iter().all(|(_, opened)| opened.is_err())
+        {
+            return Err(Refused::Closed(shut.reason));
+        }
+        let missing = |engine: Engine| engine.needs().iter().copied().find(|&need| self.why_not(need).is_some());
+        let mut lacks = Ability::Signal;
+        for engine in Engine::ALL {
+            match missing(engine) {
+                None => return Ok(engine),
+                Some(ability) => lacks = ability,
+            }
+        }
+        Err(Refused::Lacks(lacks))
     }
 }
 

@@ -145,6 +145,12 @@ fn expect(is_so: bool, otherwise: &'static str) -> Result<(), Why> {
 const NOT_THERE: &str = "the bytes are not there afterwards";
 const NOT_STOPPED: &str = "an access that should fail does not";
 
+/// Whether the byte that was written is on page `n`.
+fn is_there(pages: &Pages, n: u64) -> Result<(), Why> {
+    let is_written = pages.is_written(n).map_err(|error| Why::System("a byte through a pipe", error))?;
+    expect(is_written, NOT_THERE)
+}
+
 /// Whether the kernel cannot write page `n`.
 fn fails(pages: &Pages, n: u64) -> Result<(), Why> {
     let errno = pages.write_by_kernel(n).err().and_then(|error| error.raw_os_error());
@@ -167,7 +173,7 @@ fn copy(uffd: &Uffd) -> Result<(), Why> {
         uffd.register_missing(pages.at(0), pages.len())?;
         uffd.copy(pages.at(1), pages.at(0), PAGE, false)?;
     }
-    expect(pages.is_written(1), NOT_THERE)
+    is_there(&pages, 1)
 }
 
 fn move_there_and_back(uffd: &Uffd) -> Result<(), Why> {
@@ -178,11 +184,11 @@ fn move_there_and_back(uffd: &Uffd) -> Result<(), Why> {
         uffd.register_missing(pages.at(0), pages.len())?;
         uffd.move_pages(pages.at(1), pages.at(0), PAGE)?;
     }
-    expect(pages.is_written(1), NOT_THERE)?;
+    is_there(&pages, 1)?;
     fails(&pages, 0)?;
     // SAFETY: (1) as above.
     unsafe { uffd.move_pages(pages.at(0), pages.at(1), PAGE)? };
-    expect(pages.is_written(0), NOT_THERE)
+    is_there(&pages, 0)
 }
 
 fn protect(uffd: &Uffd) -> Result<(), Why> {
@@ -194,7 +200,7 @@ fn protect(uffd: &Uffd) -> Result<(), Why> {
         uffd.protect(pages.at(0), PAGE, true)?;
     }
     fails(&pages, 0)?;
-    expect(pages.is_written(0), NOT_THERE)?;
+    is_there(&pages, 0)?;
     // SAFETY: (1) as above.
     unsafe { uffd.protect(pages.at(0), PAGE, false)? };
     pages.write_by_kernel(0).map_err(|error| Why::System("a write of what is protected no more", error))
@@ -221,7 +227,7 @@ fn map_minor(uffd: &Uffd) -> Result<(), Why> {
     fails(&pages, 0)?;
     // SAFETY: (1) as above.
     unsafe { uffd.map_minor(pages.at(0), PAGE)? };
-    expect(pages.is_written(0), NOT_THERE)
+    is_there(&pages, 0)
 }
 
 fn track(uffd: &Uffd) -> Result<(), Why> {
@@ -302,7 +308,7 @@ fn scan(pages: &Pages, category: u64, flags: u64) -> Result<Option<(u64, u64)>, 
         ..Scan::default()
     };
     // SAFETY: (1) the struct is of the size that the request says, and what it leads to has room for one.
-    match unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN, &raw mut scan) } {
+    match unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN as libc::Ioctl, &raw mut scan) } {
         0 => Ok(None),
         1 => Ok(Some((region[0], region[1]))),
         _ => Err(Why::System("PAGEMAP_SCAN (Linux 6.7)", io::Error::last_os_error())),

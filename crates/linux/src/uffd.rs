@@ -223,7 +223,7 @@ impl Uffd {
     fn call<T>(&self, call: Call, argument: &mut T) -> i32 {
         debug_assert_eq!((call.request() >> 16) as usize & 0x3fff, size_of::<T>());
         // SAFETY: (1) the struct is of the size that the request says; (2) what the ioctls do to memory is said where they are asked for.
-        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), call.request(), &raw mut *argument) };
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), call.request() as libc::Ioctl, &raw mut *argument) };
         if result == 0 { 0 } else { Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) }
     }
 

@@ -319,7 +319,7 @@ fn what_is_poisoned_raises_a_signal_until_a_page_is_copied_there() {
 fn copy_without_waking(uffd: &spile_linux::Uffd, at: u64, from: u64) {
     let mut words = [at, from, PAGE, 1, 0];
     // SAFETY: (1) the struct is of the size that the request says.
-    assert_eq!(unsafe { libc::ioctl(uffd.as_fd().as_raw_fd(), 0xc028_aa03, words.as_mut_ptr()) }, 0);
+    assert_eq!(unsafe { libc::ioctl(uffd.as_fd().as_raw_fd(), 0xc028_aa03_u32 as libc::Ioctl, words.as_mut_ptr()) }, 0);
 }
 
 #[test]

@@ -89,30 +89,57 @@ fn read_other(at: *mut c_void) -> Came {
     came(unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) as i64 })
 }
 
+/// Reads so many bytes of a file.
+fn read<const BYTES: usize>(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::pread(file().as_raw_fd(), at, BYTES, 0) as i64 })
+}
+
+fn write<const BYTES: usize>(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::pwrite(file().as_raw_fd(), at, BYTES, 0) as i64 })
+}
+
+fn futex(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAIT, 1, 0, 0, 0) })
+}
+
+fn path(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::access(at.cast(), 0) }.into())
+}
+
+fn populate(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::madvise(at, PAGE as usize, libc::MADV_POPULATE_WRITE) }.into())
+}
+
+fn lock(at: *mut c_void) -> Came {
+    // SAFETY: (1) as above.
+    came(unsafe { libc::mlock(at, PAGE as usize) }.into())
+}
+
+const TWO_PAGES: usize = 2 * PAGE as usize;
+
 const MISSING: &[Row] = &[
-    // SAFETY of all: (1) as above.
-    ("pread", Failed(libc::EFAULT), |at| came(unsafe { libc::pread(file().as_raw_fd(), at, 8, 0) as i64 })),
-    ("pwrite", Failed(libc::EFAULT), |at| came(unsafe { libc::pwrite(file().as_raw_fd(), at, 8, 0) as i64 })),
+    ("pread", Failed(libc::EFAULT), read::<8>),
+    ("pwrite", Failed(libc::EFAULT), write::<8>),
     ("read of a pipe", Failed(libc::EFAULT), read_pipe),
     ("recv", Failed(libc::EFAULT), receive),
     ("O_DIRECT", Failed(libc::EFAULT), read_direct),
-    ("futex", Failed(libc::EFAULT), |at| came(unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAIT, 1, 0, 0, 0) })),
-    ("a path", Failed(libc::EFAULT), |at| came(unsafe { libc::access(at.cast(), 0) }.into())),
+    ("futex", Failed(libc::EFAULT), futex),
+    ("a path", Failed(libc::EFAULT), path),
     ("process_vm_readv", Failed(libc::EFAULT), read_other),
-    ("MADV_POPULATE_WRITE", Failed(libc::EFAULT), |at| {
-        came(unsafe { libc::madvise(at, PAGE as usize, libc::MADV_POPULATE_WRITE) }.into())
-    }),
-    ("mlock", Failed(libc::ENOMEM), |at| came(unsafe { libc::mlock(at, PAGE as usize) }.into())),
+    ("MADV_POPULATE_WRITE", Failed(libc::EFAULT), populate),
+    ("mlock", Failed(libc::ENOMEM), lock),
 ];
 
-const HALF: &[Row] = &[
-    ("pread", Done(PAGE as i64), |at| came(unsafe { libc::pread(file().as_raw_fd(), at, 2 * PAGE as usize, 0) as i64 })),
-    ("pwrite", Done(PAGE as i64), |at| came(unsafe { libc::pwrite(file().as_raw_fd(), at, 2 * PAGE as usize, 0) as i64 })),
-];
+const HALF: &[Row] = &[("pread", Done(PAGE as i64), read::<TWO_PAGES>), ("pwrite", Done(PAGE as i64), write::<TWO_PAGES>)];
 
 const PROTECTED: &[Row] = &[
-    ("pread", Failed(libc::EFAULT), |at| came(unsafe { libc::pread(file().as_raw_fd(), at, 8, 0) as i64 })),
-    ("pwrite", Done(8), |at| came(unsafe { libc::pwrite(file().as_raw_fd(), at, 8, 0) as i64 })),
+    ("pread", Failed(libc::EFAULT), read::<8>),
+    ("pwrite", Done(8), write::<8>),
     ("read of a pipe", Failed(libc::EFAULT), read_pipe),
 ];
 
