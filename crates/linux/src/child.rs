@@ -16,6 +16,8 @@ use std::mem::{MaybeUninit, zeroed};
 use std::ptr::{null, null_mut};
 
 const STACK_PAGES: u64 = 32;
+/// A child whose access neither ends nor raises a signal is ended then.
+const SECONDS: u32 = 10;
 const NO_SIGNAL: &str = "no signal came for a missing page";
 const ELSEWHERE: &str = "the signal is about another address than the access";
 const OTHER_BYTES: &str = "the access found other bytes than the handler had put there";
@@ -59,13 +61,16 @@ extern "C" fn child(case: *mut libc::c_void) -> libc::c_int {
     let mut action: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = on_signal as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
-    let mut bus = MaybeUninit::uninit();
-    // SAFETY: (1) it is written before it is read; (2) handlers and the mask are the child's own.
+    let mut let_in = MaybeUninit::uninit();
+    // SAFETY: (1) it is written before it is read; (2) handlers, the mask and the alarm are the child's own.
     unsafe {
-        libc::sigemptyset(bus.as_mut_ptr());
-        libc::sigaddset(bus.as_mut_ptr(), libc::SIGBUS);
+        libc::sigemptyset(let_in.as_mut_ptr());
+        libc::sigaddset(let_in.as_mut_ptr(), libc::SIGBUS);
+        libc::sigaddset(let_in.as_mut_ptr(), libc::SIGALRM);
         libc::sigaction(libc::SIGBUS, &raw const action, null_mut());
-        libc::sigprocmask(libc::SIG_UNBLOCK, bus.as_ptr(), null_mut());
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_UNBLOCK, let_in.as_ptr(), null_mut());
+        libc::alarm(SECONDS);
     }
     // SAFETY: (1) mapped.
     case.found.set(unsafe { (case.touched as *const u8).read_volatile() });
