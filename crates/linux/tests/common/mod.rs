@@ -28,6 +28,8 @@ pub struct Map {
 
 // SAFETY: (1) an address; whoever reads and writes there says why it may.
 unsafe impl Sync for Map {}
+// SAFETY: (1) as above.
+unsafe impl Send for Map {}
 
 impl Map {
     /// Private pages of nothing. Children have them not: a page that a fork shares cannot be moved, and other tests fork.

@@ -1,0 +1,171 @@
+//! The bench: contenders and prices in turns, round by round.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+
+mod bed;
+mod file;
+mod handler;
+mod kernel;
+mod on_thread;
+mod prices;
+mod process;
+mod report;
+mod ring;
+mod showing;
+mod work;
+
+use clap::Parser;
+use file::File;
+use prices::Trip;
+use report::{Played, Price, Report};
+use serde_json::json;
+use spile_linux::{Ability, Engine, probe};
+use std::path::PathBuf;
+use std::process::{ExitCode, exit};
+use std::sync::atomic::Ordering::Relaxed;
+use work::{CONTENDERS, WORKS};
+
+/// Pages of a file in memory, and of one that is not: the second has to be waited for.
+const PAGES: [u64; 2] = [16_384, 2_048];
+
+/// What a pager is measured against.
+#[derive(Parser)]
+struct Options {
+    /// JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Rounds of each contender
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Rounds of each price
+    #[arg(long, default_value_t = 21)]
+    price_rounds: usize,
+    /// A directory of a tmpfs
+    #[arg(long, default_value = "/dev/shm")]
+    memory: PathBuf,
+    /// A directory of a disk
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    disk: PathBuf,
+    /// What cargo says
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Why it cannot be measured here.
+fn skipped(options: &Options, why: &str) -> ExitCode {
+    if options.json {
+        println!("{:#}", json!({ "skipped": why }));
+    } else {
+        println!("skipped: {why}");
+    }
+    ExitCode::SUCCESS
+}
+
+pub fn run() -> ExitCode {
+    let options = Options::parse();
+    let probed = probe();
+    let kernel = probed.kernel.clone();
+    if let Some(why) = probed.why_not(Ability::Poison) {
+        return skipped(&options, &format!("{} is missing: {why}", Ability::Poison.name()));
+    }
+    match probed.engine {
+        Ok(Engine::Move) => {}
+        Ok(_) => {
+            let why =
+                probed.passed_over().map(|(_, ability, why)| format!("{} is missing: {why}", ability.name())).collect::<Vec<_>>();
+            return skipped(&options, &why.join("; "));
+        }
+        Err(refused) => return skipped(&options, &refused.to_string()),
+    }
+    // A thread that found a wrong byte does not come to where the others wait.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        exit(101);
+    }));
+    match measure(&options, kernel) {
+        Ok(report) if options.json => println!("{:#}", report.json()),
+        Ok(report) => report.print(),
+        Err(why) => return skipped(&options, &why.to_string()),
+    }
+    ExitCode::SUCCESS
+}
+
+fn measure(options: &Options, kernel: String) -> std::io::Result<Report> {
+    let [memory, disk] = [(&options.memory, PAGES[0]), (&options.disk, PAGES[1])].map(|(path, pages)| File::new(path, pages));
+    let (memory, disk) = (memory?, disk?);
+    let mut host = host(kernel, &memory, &disk);
+    let played = play(options, &memory, &disk);
+    host.push((
+        "pinned",
+        format!("{} moves were made again, because the page was not let go of yet", on_thread::PINNED.load(Relaxed)),
+    ));
+    process::install(prices::on_signal);
+    let mut prices = price(options, prices::TRIPS_OF_CALLS, &memory);
+    prices.extend(report::signal_alone(&prices));
+    let mut ways = price(options, showing::WAYS, &memory);
+    ways.extend(showing::WAYS.iter().filter_map(|way| report::whole(way, &ways)).collect::<Vec<_>>());
+    Ok(Report { host, rounds: options.rounds, played, prices, ways })
+}
+
+fn host(kernel: String, memory: &File, disk: &File) -> Vec<(&'static str, String)> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name| info.lines().find(|line| line.starts_with(name))?.split_once(": ").map(|(_, value)| value.to_string());
+    let cpus = std::thread::available_parallelism().map_or(1, Into::into);
+    let file = |file: &File| {
+        let kind = if file.is_tmpfs { "tmpfs" } else { "not tmpfs" };
+        let way = if file.is_direct { "with" } else { "without" };
+        format!("{} KiB, {kind}, pagers read and write it {way} O_DIRECT", file.pages * 4)
+    };
+    vec![
+        ("kernel", format!("Linux {kernel}")),
+        ("CPU", format!("{}, {cpus} of them", field("model name").unwrap_or_else(|| "unknown".into()))),
+        ("memory", file(memory)),
+        ("disk", file(disk)),
+        ("load", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().into()),
+    ]
+}
+
+fn play(options: &Options, memory: &File, disk: &File) -> Vec<Played> {
+    process::install(on_thread::on_signal);
+    let mut played = Vec::new();
+    for (place, file) in [("memory", memory), ("disk", disk)] {
+        let first = played.len();
+        for work in &WORKS {
+            played.extend(CONTENDERS.map(|contender| Played {
+                place,
+                work: work.name,
+                contender,
+                rounds: [Vec::new(), Vec::new()],
+            }));
+        }
+        for _ in 0..options.rounds {
+            for (n, played) in played[first..].iter_mut().enumerate() {
+                let (work, contender) = (&WORKS[n / CONTENDERS.len()], n % CONTENDERS.len());
+                for threads in [1, 2] {
+                    played.rounds[threads as usize - 1].push(work::play(file, work, contender, threads));
+                }
+            }
+        }
+    }
+    played
+}
+
+fn price(options: &Options, trips: &[Trip], file: &File) -> Vec<Price> {
+    let cells = |trip: &Trip| {
+        [1, 2].into_iter().flat_map(|threads| trip.batches.iter().map(move |&batch| (threads, batch, Vec::new()))).collect()
+    };
+    let of_trip = |trip: &Trip| trip.steps.iter().map(|step| Price { name: (*step).into(), cells: cells(trip) }).collect();
+    let mut prices: Vec<Vec<Price>> = trips.iter().map(of_trip).collect();
+    for _ in 0..options.price_rounds {
+        for (trip, steps) in trips.iter().zip(&mut prices) {
+            for nth in 0..steps[0].cells.len() {
+                let (threads, batch, _) = steps[0].cells[nth];
+                let medians = prices::round(file, trip, batch, threads);
+                steps.iter_mut().zip(medians).for_each(|(step, median)| step.cells[nth].2.push(median));
+            }
+        }
+    }
+    prices.into_iter().flatten().collect()
+}

@@ -1,0 +1,124 @@
+//! A pager on the thread that faults, of moved pages: as little as it can be.
+//!
+//! A frame is a page of a pool. It is read into there, and moved to where it is missed (`UFFDIO_MOVE`); it is moved back to leave, and written to the file if the access that brought it
+//! was a write. Each thread has its part of the file and of the pool, so nothing is shared but the descriptor. **It is no pager to use:** a page that was brought by a read and is
+//! written later is not known to be dirty.
+
+use super::common::{Map, PAGE};
+use super::ring::{Held, Ring};
+use super::work::{Contender, Scene};
+use spile_linux::{Cause, Door, Features, Uffd};
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::null;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::yield_now;
+
+pub struct OnThread<'a> {
+    uffd: Uffd,
+    region: Map,
+    pool: Map,
+    /// One per part.
+    rings: Vec<UnsafeCell<Ring>>,
+    scene: Scene<'a>,
+}
+
+/// How often a page did not move because the kernel had not let go of it yet.
+pub static PINNED: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: (1) a ring is used by the thread alone whose part it is.
+unsafe impl Sync for OnThread<'_> {}
+
+thread_local! {
+    /// The pager of this thread's faults, and its part.
+    static HERE: Cell<(*const OnThread<'static>, usize)> = const { Cell::new((null(), 0)) };
+}
+
+/// The handler of SIGBUS.
+pub extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let (pager, part) = HERE.get();
+    assert!(!pager.is_null(), "a signal on a thread that has no part");
+    // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
+    let (pager, at, error) = unsafe {
+        let context = &*context.cast::<libc::ucontext_t>();
+        (&*pager, (*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize])
+    };
+    pager.resolve(part, at, error & 2 != 0);
+}
+
+impl<'a> OnThread<'a> {
+    pub fn new(scene: Scene<'a>) -> Self {
+        let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::MOVE)).expect("the probe says so");
+        let (region, pool) = (Map::anonymous(scene.file.pages), Map::anonymous(scene.resident));
+        (0..scene.resident).for_each(|frame| pool.write(frame, 1));
+        // SAFETY: (1) who uses them is this pager, and its threads, which have its handler.
+        unsafe {
+            uffd.register(region.at(0), region.len()).expect("ours, and new");
+            uffd.register(pool.at(0), pool.len()).expect("ours, and new");
+        }
+        let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
+        Self { uffd, region, pool, rings, scene }
+    }
+
+    /// The address of a frame of a part's.
+    fn frame(&self, part: usize, nth: u64) -> u64 {
+        self.pool.at(part as u64 * self.scene.frames() + nth)
+    }
+
+    /// Moves `len` bytes of pages. Of a disk the kernel may wake who reads before it lets go of the page: until then it does not move.
+    ///
+    /// # Safety
+    ///
+    /// (1) Whoever uses either expects its faults.
+    unsafe fn shift(&self, mut to: u64, mut from: u64, mut len: u64) {
+        // SAFETY: (1) says the caller.
+        while let Err(stopped) = unsafe { self.uffd.move_pages(to, from, len) } {
+            assert_eq!(stopped.cause(), Cause::Shared, "{stopped}");
+            PINNED.fetch_add(1, Relaxed);
+            let done = stopped.done();
+            (to, from, len) = (to + done, from + done, len - done);
+            yield_now();
+        }
+    }
+
+    fn resolve(&self, part: usize, at: u64, is_write: bool) {
+        let window = self.scene.window;
+        let page = (at - self.region.at(0)) / PAGE;
+        let first = page - page % window;
+        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
+        let ring = unsafe { &mut *self.rings[part].get() };
+        let frame = self.frame(part, ring.take(first, window, is_write, |frame, run| self.evict(part, frame, run)));
+        // SAFETY: (1) the frame is there, and this thread's; (2) whoever misses the page waits for it.
+        unsafe {
+            self.scene.file.read(first, frame, window);
+            self.shift(self.region.at(first), frame, window * PAGE);
+        }
+    }
+
+    fn evict(&self, part: usize, frame: u64, run: &[Held]) {
+        let frame = self.frame(part, frame);
+        let count = run.len() as u64;
+        // SAFETY: (1) who misses the pages faults, and reads what is written here; (2) now nobody else has them.
+        unsafe {
+            self.shift(frame, self.region.at(run[0].page), count * PAGE);
+            if run[0].is_dirty {
+                self.scene.file.write(run[0].page, frame, count);
+            }
+        }
+    }
+}
+
+impl Contender for OnThread<'_> {
+    fn at(&self) -> u64 {
+        self.region.at(0)
+    }
+
+    fn begin(&self, part: usize) {
+        HERE.set(((&raw const *self).cast(), part));
+    }
+
+    fn end(&self, part: usize) {
+        // SAFETY: (1) this thread's.
+        unsafe { &mut *self.rings[part].get() }.drain(|frame, run| self.evict(part, frame, run));
+        HERE.set((null(), 0));
+    }
+}

@@ -1,0 +1,172 @@
+//! What many rounds come to, as tables and as JSON.
+
+use super::prices::{SIGNAL, Trip, UNPROTECT};
+use super::work::Sample;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+/// The rounds' quartiles, and the least.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    pub low: f64,
+    pub median: f64,
+    pub high: f64,
+    pub best: f64,
+}
+
+impl Spread {
+    pub fn of(mut rounds: Vec<f64>) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        let at = |quarter: usize| rounds[(rounds.len() - 1) * quarter / 4];
+        Self { low: at(1), median: at(2), high: at(3), best: at(0) }
+    }
+
+    fn json(self) -> Value {
+        json!({ "best": self.best, "low": self.low, "median": self.median, "high": self.high })
+    }
+
+    fn text(self) -> String {
+        format!("{:.0} ({:.0}-{:.0})", self.median, self.low, self.high)
+    }
+}
+
+/// A work through a contender: its rounds with one thread, and with two.
+pub struct Played {
+    pub place: &'static str,
+    pub work: &'static str,
+    pub contender: &'static str,
+    pub rounds: [Vec<Sample>; 2],
+}
+
+impl Played {
+    fn spread(&self, threads: usize, of: impl Fn(&Sample) -> f64) -> Spread {
+        Spread::of(self.rounds[threads - 1].iter().map(of).collect())
+    }
+
+    fn cpu(&self, threads: usize) -> Spread {
+        self.spread(threads, |sample| sample.cpu)
+    }
+
+    fn wall(&self, threads: usize) -> Spread {
+        self.spread(threads, |sample| sample.wall)
+    }
+
+    /// How much more two threads do than one: by the medians, and by the best.
+    fn scales(&self) -> [f64; 2] {
+        let (one, two) = (self.wall(1), self.wall(2));
+        [2.0 * one.median / two.median, 2.0 * one.best / two.best]
+    }
+
+    fn row(&self) -> Vec<String> {
+        let mut row = vec![format!("{}, {}", self.work, self.place), self.contender.into()];
+        row.extend([1, 2].into_iter().flat_map(|threads| [self.wall(threads), self.cpu(threads)]).map(Spread::text));
+        row.extend(self.scales().map(|scale| format!("{scale:.2}")));
+        row
+    }
+
+    fn json(&self) -> Value {
+        let of = |threads| json!({ "wall_ns": self.wall(threads).json(), "cpu_ns": self.cpu(threads).json() });
+        let [scale, best_scale] = self.scales();
+        json!({
+            "place": self.place, "work": self.work, "contender": self.contender,
+            "one_thread": of(1), "two_threads": of(2), "scale": scale, "best_scale": best_scale,
+        })
+    }
+}
+
+/// The rounds of a step, by threads and batch.
+pub type Cells = Vec<(u64, u64, Vec<f64>)>;
+
+/// A step, or what was computed of several.
+pub struct Price {
+    pub name: String,
+    pub cells: Cells,
+}
+
+/// Round by round.
+fn combine(name: &str, one: &Price, other: &Price, with: fn(f64, f64) -> f64) -> Price {
+    let find = |threads, batch| other.cells.iter().find(|cell| (cell.0, cell.1) == (threads, batch));
+    let both = |(threads, batch, rounds): &(u64, u64, Vec<f64>)| {
+        let others = &find(*threads, *batch)?.2;
+        Some((*threads, *batch, rounds.iter().zip(others).map(|(a, b)| with(*a, *b)).collect()))
+    };
+    Price { name: name.into(), cells: one.cells.iter().filter_map(both).collect() }
+}
+
+/// What a signal costs without what its handler does.
+pub fn signal_alone(prices: &[Price]) -> Option<Price> {
+    let find = |name: &str| prices.iter().find(|price| price.name == name);
+    Some(combine("SIGBUS and back, alone", find(SIGNAL)?, find(UNPROTECT)?, |whole, handler| whole - handler))
+}
+
+/// What all steps of a way cost.
+pub fn whole(way: &Trip, steps: &[Price]) -> Option<Price> {
+    let find = |name: &str| steps.iter().find(|price| price.name == name);
+    let name = format!("{}: whole", way.steps[0].split_once(':')?.0);
+    Some(combine(&name, find(way.steps[0])?, find(way.steps[1])?, |there, back| there + back))
+}
+
+impl Price {
+    fn row(&self, columns: &[(u64, u64)]) -> Vec<String> {
+        let cell = |(threads, batch): &(u64, u64)| {
+            let cell = self.cells.iter().find(|cell| (cell.0, cell.1) == (*threads, *batch));
+            cell.map_or(String::new(), |cell| Spread::of(cell.2.clone()).text())
+        };
+        std::iter::once(self.name.clone()).chain(columns.iter().map(cell)).collect()
+    }
+
+    fn json(&self) -> Value {
+        let cell = |(threads, batch, rounds): &(u64, u64, Vec<f64>)| json!({ "threads": threads, "batch": batch, "ns": Spread::of(rounds.clone()).json() });
+        json!({ "name": self.name, "cells": self.cells.iter().map(cell).collect::<Vec<_>>() })
+    }
+}
+
+fn table(left: usize, header: Vec<String>, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(header).add_rows(rows);
+    table.column_iter_mut().skip(left).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+}
+
+/// All that was measured.
+pub struct Report {
+    /// Kernel, CPU, files.
+    pub host: Vec<(&'static str, String)>,
+    pub rounds: usize,
+    pub played: Vec<Played>,
+    pub prices: Vec<Price>,
+    pub ways: Vec<Price>,
+}
+
+impl Report {
+    pub fn print(&self) {
+        for (what, is) in &self.host {
+            println!("{what:8} {is}");
+        }
+        println!(
+            "\nns per page: median (quartiles) of {} rounds. Scale: work per time of two threads by that of one, by medians and by the best rounds.\n",
+            self.rounds
+        );
+        let header = ["work", "contender", "wall, 1 thread", "CPU", "wall, 2 threads", "CPU", "scale", "best"];
+        println!("{}\n", table(2, header.map(Into::into).into(), self.played.iter().map(Played::row)));
+        for (title, prices, batches) in [("price", &self.prices, &[1, 4, 16][..]), ("way of showing", &self.ways, &[1, 16][..])] {
+            let columns: Vec<_> =
+                [1, 2].into_iter().flat_map(|threads| batches.iter().map(move |batch| (threads, *batch))).collect();
+            let name =
+                |(threads, batch): &(u64, u64)| format!("{threads} thread{} x{batch}", if *threads > 1 { "s" } else { "" });
+            let header = std::iter::once(title.to_string()).chain(columns.iter().map(name)).collect();
+            println!("{}\n", table(1, header, prices.iter().map(|price| price.row(&columns))));
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        let host: serde_json::Map<_, _> = self.host.iter().map(|(what, is)| ((*what).into(), is.clone().into())).collect();
+        json!({
+            "host": host,
+            "rounds": self.rounds,
+            "work": self.played.iter().map(Played::json).collect::<Vec<_>>(),
+            "prices": self.prices.iter().map(Price::json).collect::<Vec<_>>(),
+            "showing": self.ways.iter().map(Price::json).collect::<Vec<_>>(),
+        })
+    }
+}

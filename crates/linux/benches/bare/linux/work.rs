@@ -1,0 +1,171 @@
+//! What is done to a file's pages through a contender, and how long that takes.
+//!
+//! **Guarantee.** Every page is missed: it is touched twice, with all others in between, of which one in eight fits. What is timed is the touches from when the frames are full on, as
+//! many as there are pages. Every value that is read is compared.
+
+use super::common::PAGE;
+use super::file::{File, WORDS, word};
+use super::handler::Handler;
+use super::kernel::Kernel;
+use super::on_thread::OnThread;
+use super::process::{cpu, pin};
+use std::ops::Range;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+/// One page of so many is resident.
+const SHARE: u64 = 8;
+
+/// A file, and how it is to be paged.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub file: &'a File,
+    /// Threads, each of which has an equal part of the file.
+    pub threads: u64,
+    /// Frames of all parts.
+    pub resident: u64,
+    /// Pages that are brought by one fault.
+    pub window: u64,
+}
+
+impl Scene<'_> {
+    /// Frames of one part.
+    pub fn frames(&self) -> u64 {
+        self.resident / self.threads
+    }
+}
+
+pub trait Contender: Sync {
+    /// Where the file's first page is.
+    fn at(&self) -> u64;
+
+    /// Said by the thread of a part before it touches it.
+    fn begin(&self, _part: usize) {}
+
+    /// And when it will no more.
+    fn end(&self, _part: usize) {}
+
+    /// Whether what it costs is only seen when its frames are full.
+    fn warms_up(&self) -> bool {
+        true
+    }
+
+    /// All threads have ended: what was written is in the file when this returns.
+    fn finish(self: Box<Self>) {}
+}
+
+/// A kind of work.
+pub struct Work {
+    pub name: &'static str,
+    pub is_random: bool,
+    pub is_write: bool,
+    pub window: u64,
+}
+
+pub const WORKS: [Work; 3] = [
+    Work { name: "random read", is_random: true, is_write: false, window: 1 },
+    Work { name: "random write", is_random: true, is_write: true, window: 1 },
+    Work { name: "sequential read, 16 pages per fault", is_random: false, is_write: false, window: 16 },
+];
+
+pub const CONTENDERS: [&str; 3] = ["on the thread, MOVE", "handler thread, COPY", "kernel mmap"];
+
+/// Time per page.
+#[derive(Clone, Copy)]
+pub struct Sample {
+    /// Of a thread, in ns.
+    pub wall: f64,
+    /// Of the process, in ns.
+    pub cpu: f64,
+}
+
+/// The pages of a part, each once.
+fn order(pages: u64, is_random: bool) -> Vec<u64> {
+    let mut order: Vec<_> = (0..pages).collect();
+    let mut seed = 1u64;
+    for n in (1..order.len()).rev().take_while(|_| is_random) {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(n, (seed >> 33) as usize % (n + 1));
+    }
+    order
+}
+
+/// One touch of a page that was written so often.
+fn touch(work: &Work, at: u64, page: u64, writes: u64) {
+    if work.is_write {
+        // SAFETY: (1) mapped, or brought by the contender; (2) shared as an atomic alone.
+        let counter = unsafe { AtomicU64::from_ptr((at + page * PAGE) as *mut u64) };
+        assert_eq!(counter.fetch_add(1, Relaxed), word(page, 0).wrapping_add(writes), "page {page}");
+    } else {
+        let n = 1 + page % (WORDS - 1);
+        // SAFETY: (1) as above.
+        assert_eq!(unsafe { ((at + page * PAGE + n * 8) as *const u64).read_volatile() }, word(page, n), "page {page}");
+    }
+}
+
+/// Plays `work` through contender `which`, on so many threads.
+pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Sample {
+    let scene = Scene { file, threads, resident: file.pages / SHARE, window: work.window };
+    let sample = scope(|scope| {
+        let contender: Box<dyn Contender> = match which {
+            0 => Box::new(OnThread::new(scene)),
+            1 => Box::new(Handler::new(scene, scope)),
+            _ => Box::new(Kernel::new(scene)),
+        };
+        let sample = time(scene, work, &*contender);
+        contender.finish();
+        sample
+    });
+    if work.is_write {
+        file.writes.fetch_add(2, Relaxed);
+        file.check();
+    }
+    sample
+}
+
+fn time(scene: Scene<'_>, work: &Work, contender: &dyn Contender) -> Sample {
+    let pages = scene.file.pages / scene.threads;
+    let warm = if contender.warms_up() { scene.frames() } else { 0 };
+    let order = order(pages, work.is_random);
+    let meet = Barrier::new(scene.threads as usize + 1);
+    let before = scene.file.writes.load(Relaxed);
+    let part = |part: u64| {
+        pin(part as usize);
+        contender.begin(part as usize);
+        let run = |touches: Range<u64>| {
+            for nth in touches {
+                let page = part * pages + order[(nth % pages) as usize];
+                touch(work, contender.at(), page, before + nth / pages);
+            }
+        };
+        run(0..warm);
+        meet.wait();
+        meet.wait();
+        let since = Instant::now();
+        run(warm..warm + pages);
+        let until = Instant::now();
+        meet.wait();
+        meet.wait();
+        run(warm + pages..2 * pages);
+        contender.end(part as usize);
+        (since, until)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..scene.threads).map(|n| scope.spawn(move || part(n))).collect();
+        meet.wait();
+        let cpu_before = cpu();
+        meet.wait();
+        meet.wait();
+        let spent: Duration = cpu() - cpu_before;
+        meet.wait();
+        let times: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("every byte is right")).collect();
+        let since = times.iter().map(|(since, _)| since).min().expect("there are threads");
+        let until = times.iter().map(|(_, until)| until).max().expect("there are threads");
+        Sample {
+            wall: (*until - *since).as_nanos() as f64 / pages as f64,
+            cpu: spent.as_nanos() as f64 / scene.file.pages as f64,
+        }
+    })
+}
