@@ -1,13 +1,15 @@
 //! Memory on which single things are priced.
 //!
-//! **Guarantee.** Each thread has its own, under page tables of its own. Before and after each trip every frame of the pool has its byte, and the region is empty.
+//! **Guarantee.** Each thread has its own, under page tables of its own, and in mappings of its own unless it is to share them. Before and after each trip every frame of the pool has its byte, and the region is empty.
 //!
 //! **Mechanism.** Steps are timed over all pages of a thread, in batches. Between them each page is touched, which is not timed: that checks its byte, and it is in the TLB as the
 //! program would have it there.
 
-use super::common::{Map, PAGE};
+use super::apart::Apart;
+use super::common::{PAGE, owned};
 use super::file::File;
 use spile_linux::Uffd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 /// Pages of a thread's region, frames of its pool, and pages of its buffer: together they stay in a CPU's second cache.
@@ -19,15 +21,17 @@ const TABLE: u64 = 512;
 pub struct Beds<'a> {
     uffd: Uffd,
     file: &'a File,
-    region: Map,
-    pool: Map,
-    buffer: Map,
+    itself: OwnedFd,
+    /// Regions, pools and buffers: one for each thread, or for all.
+    maps: Vec<[Apart; 3]>,
 }
 
 /// That of one thread, by address.
 pub struct Bed<'a> {
     pub uffd: &'a Uffd,
     pub file: &'a File,
+    /// This process, by descriptor.
+    itself: i32,
     pub region: u64,
     pub pool: u64,
     /// Memory like any other, with the pool's bytes.
@@ -35,13 +39,16 @@ pub struct Bed<'a> {
 }
 
 impl<'a> Beds<'a> {
-    pub fn new(uffd: Uffd, file: &'a File, threads: u64) -> Self {
-        let [region, pool, buffer] = [(); 3].map(|()| Map::anonymous((threads + 1) * TABLE));
-        let beds = Self { uffd, file, region, pool, buffer };
+    pub fn new(uffd: Uffd, file: &'a File, threads: u64, is_shared: bool) -> Self {
+        // SAFETY: (1) a system call without pointers.
+        let itself = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) } as i32);
+        let (maps, parts) = if is_shared { (1, threads) } else { (threads, 1) };
+        let map = |_| [(); 3].map(|()| Apart::new((parts + 1) * TABLE));
+        let beds = Self { uffd, file, itself, maps: (0..maps).map(map).collect() };
         for bed in (0..threads).map(|thread| beds.of(thread)) {
             [bed.pool, bed.buffer].iter().for_each(|&at| touch(at, |_, byte| byte));
         }
-        for map in [&beds.region, &beds.pool] {
+        for map in beds.maps.iter().flat_map(|[region, pool, _]| [region, pool]) {
             // SAFETY: (1) whoever uses it expects its faults: it is not touched while a page of it is missing.
             unsafe { beds.uffd.register(map.at(0), map.len()) }.expect("ours, and new");
         }
@@ -49,8 +56,9 @@ impl<'a> Beds<'a> {
     }
 
     pub fn of(&self, thread: u64) -> Bed<'_> {
-        let at = |map: &Map| map.at(0).next_multiple_of(TABLE * PAGE) + thread * TABLE * PAGE;
-        Bed { uffd: &self.uffd, file: self.file, region: at(&self.region), pool: at(&self.pool), buffer: at(&self.buffer) }
+        let (maps, part) = self.maps.get(thread as usize).map_or((&self.maps[0], thread), |maps| (maps, 0));
+        let [region, pool, buffer] = maps.each_ref().map(|map| map.at(0).next_multiple_of(TABLE * PAGE) + part * TABLE * PAGE);
+        Bed { uffd: &self.uffd, file: self.file, itself: self.itself.as_raw_fd(), region, pool, buffer }
     }
 }
 
@@ -84,6 +92,19 @@ impl Bed<'_> {
     pub fn drop(&self, at: u64, len: u64) {
         // SAFETY: (1) this thread's, and missing is what they are to be.
         assert_eq!(unsafe { libc::madvise(at as *mut libc::c_void, len as usize, libc::MADV_DONTNEED) }, 0);
+    }
+
+    /// Drops `count` pages that lie as far apart as they can, the first at `offset`, by one call: whether the kernel does that.
+    pub fn drop_scattered(&self, offset: u64, count: u64) -> bool {
+        let page = |n| libc::iovec {
+            iov_base: (self.region + offset + n * PAGES / count * PAGE) as *mut libc::c_void,
+            iov_len: PAGE as usize,
+        };
+        let pages: [libc::iovec; PAGES as usize] = std::array::from_fn(|n| page(n as u64));
+        // SAFETY: (1) this process; (2) the pages are this thread's, and missing is what they are to be.
+        let dropped =
+            unsafe { libc::syscall(libc::SYS_process_madvise, self.itself, pages.as_ptr(), count, libc::MADV_DONTNEED, 0) };
+        dropped == (count * PAGE) as i64
     }
 
     /// Moves `len` bytes of pages.
@@ -138,7 +159,8 @@ impl Laps {
         self.steps[step].push(since.elapsed().as_nanos() as f64 / PAGES as f64);
     }
 
-    pub fn forget(&mut self) {
-        self.steps.iter_mut().for_each(Vec::clear);
+    /// Keeps the times of the first so many trips.
+    pub fn truncate(&mut self, trips: usize) {
+        self.steps.iter_mut().for_each(|times| times.truncate(trips));
     }
 }

@@ -3,11 +3,13 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+mod apart;
 mod bed;
 mod file;
 mod handler;
 mod kernel;
 mod on_thread;
+mod on_thread_copy;
 mod prices;
 mod process;
 mod report;
@@ -24,7 +26,7 @@ use spile_linux::{Ability, Engine, probe};
 use std::path::PathBuf;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::Ordering::Relaxed;
-use work::{CONTENDERS, WORKS};
+use work::{CONTENDERS, Sample, WORKS, Work};
 
 /// Pages of a file in memory, and of one that is not: the second has to be waited for.
 const PAGES: [u64; 2] = [16_384, 2_048];
@@ -36,10 +38,10 @@ struct Options {
     #[arg(long)]
     json: bool,
     /// Rounds of each contender
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Rounds of each price
-    #[arg(long, default_value_t = 21)]
+    #[arg(long, default_value_t = 15)]
     price_rounds: usize,
     /// A directory of a tmpfs
     #[arg(long, default_value = "/dev/shm")]
@@ -128,26 +130,22 @@ fn host(kernel: String, memory: &File, disk: &File) -> Vec<(&'static str, String
 }
 
 fn play(options: &Options, memory: &File, disk: &File) -> Vec<Played> {
-    process::install(on_thread::on_signal);
     let mut played = Vec::new();
     for (place, file) in [("memory", memory), ("disk", disk)] {
-        let first = played.len();
-        for work in &WORKS {
-            played.extend(CONTENDERS.map(|contender| Played {
-                place,
-                work: work.name,
-                contender,
-                rounds: [Vec::new(), Vec::new()],
-            }));
-        }
+        let mut rounds: Vec<_> = WORKS
+            .iter()
+            .flat_map(|work| (0..CONTENDERS.len()).map(move |which| (work, which, [Vec::new(), Vec::new()])))
+            .collect();
         for _ in 0..options.rounds {
-            for (n, played) in played[first..].iter_mut().enumerate() {
-                let (work, contender) = (&WORKS[n / CONTENDERS.len()], n % CONTENDERS.len());
-                for threads in [1, 2] {
-                    played.rounds[threads as usize - 1].push(work::play(file, work, contender, threads));
-                }
+            for (work, which, rounds) in &mut rounds {
+                (1..).zip(rounds).for_each(|(threads, rounds)| rounds.push(work::play(file, work, *which, threads)));
             }
         }
+        let told = |(work, which, rounds): (&Work, usize, [Vec<Vec<Sample>>; 2])| {
+            let rounds = rounds.map(|rounds| work::undisturbed(&rounds));
+            Played { place, work: work.name, contender: CONTENDERS[which], rounds }
+        };
+        played.extend(rounds.into_iter().map(told));
     }
     played
 }
@@ -163,7 +161,7 @@ fn price(options: &Options, trips: &[Trip], file: &File) -> Vec<Price> {
             for nth in 0..steps[0].cells.len() {
                 let (threads, batch, _) = steps[0].cells[nth];
                 let medians = prices::round(file, trip, batch, threads);
-                steps.iter_mut().zip(medians).for_each(|(step, median)| step.cells[nth].2.push(median));
+                steps.iter_mut().zip(medians).for_each(|(step, median)| step.cells[nth].2.extend(median));
             }
         }
     }

@@ -4,7 +4,9 @@
 //! was a write. Each thread has its part of the file and of the pool, so nothing is shared but the descriptor. **It is no pager to use:** a page that was brought by a read and is
 //! written later is not known to be dirty.
 
+use super::apart::Apart;
 use super::common::{Map, PAGE};
+use super::process::install;
 use super::ring::{Held, Ring};
 use super::work::{Contender, Scene};
 use spile_linux::{Cause, Door, Features, Uffd};
@@ -16,8 +18,8 @@ use std::thread::yield_now;
 pub struct OnThread<'a> {
     uffd: Uffd,
     region: Map,
-    pool: Map,
-    /// One per part.
+    /// One per part, as are the rings. Nobody else's moves wait for those out of it; those out of the region wait for each other.
+    pools: Vec<Apart>,
     rings: Vec<UnsafeCell<Ring>>,
     scene: Scene<'a>,
 }
@@ -33,8 +35,7 @@ thread_local! {
     static HERE: Cell<(*const OnThread<'static>, usize)> = const { Cell::new((null(), 0)) };
 }
 
-/// The handler of SIGBUS.
-pub extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let (pager, part) = HERE.get();
     assert!(!pager.is_null(), "a signal on a thread that has no part");
     // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
@@ -48,20 +49,27 @@ pub extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context:
 impl<'a> OnThread<'a> {
     pub fn new(scene: Scene<'a>) -> Self {
         let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::MOVE)).expect("the probe says so");
-        let (region, pool) = (Map::anonymous(scene.file.pages), Map::anonymous(scene.resident));
-        (0..scene.resident).for_each(|frame| pool.write(frame, 1));
+        install(on_signal);
+        let region = Map::anonymous(scene.file.pages);
+        let pools: Vec<_> = (0..scene.threads).map(|_| Apart::new(scene.frames())).collect();
+        let zeros = Map::anonymous(1);
+        zeros.write(0, 0);
         // SAFETY: (1) who uses them is this pager, and its threads, which have its handler.
         unsafe {
             uffd.register(region.at(0), region.len()).expect("ours, and new");
-            uffd.register(pool.at(0), pool.len()).expect("ours, and new");
+            for pool in &pools {
+                // What is copied there is of no matter.
+                uffd.register(pool.at(0), pool.len()).expect("ours, and new");
+                (0..scene.frames()).for_each(|frame| uffd.copy(pool.at(frame), zeros.at(0), PAGE, false).expect("missing"));
+            }
         }
         let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
-        Self { uffd, region, pool, rings, scene }
+        Self { uffd, region, pools, rings, scene }
     }
 
     /// The address of a frame of a part's.
     fn frame(&self, part: usize, nth: u64) -> u64 {
-        self.pool.at(part as u64 * self.scene.frames() + nth)
+        self.pools[part].at(nth)
     }
 
     /// Moves `len` bytes of pages. Of a disk the kernel may wake who reads before it lets go of the page: until then it does not move.

@@ -16,6 +16,37 @@ pub fn cpu() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
+/// How long this process's threads have waited for a CPU: where others had it, and where there are more threads than CPUs.
+pub fn waited() -> Duration {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let of_thread = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(threads.flatten().filter_map(of_thread).sum())
+}
+
+/// The clock of a thread's CPU time.
+#[derive(Clone, Copy, Default)]
+pub struct Clock(libc::clockid_t);
+
+impl Clock {
+    pub fn of_this_thread() -> Self {
+        let mut clock = 0;
+        // SAFETY: (1) this thread is there; (2) room for an id.
+        assert_eq!(unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) }, 0);
+        Self(clock)
+    }
+
+    /// While the thread is there.
+    pub fn now(self) -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: (1) room for a time.
+        assert_eq!(unsafe { libc::clock_gettime(self.0, &raw mut time) }, 0);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+}
+
 /// Keeps this thread on the `nth` CPU of those that the process may use.
 pub fn pin(nth: usize) {
     // SAFETY: (1) sets of this program's, of the size that is said; zeros are an empty one.

@@ -57,10 +57,16 @@ impl Played {
         [2.0 * one.median / two.median, 2.0 * one.best / two.best]
     }
 
+    /// Threads that waited for a CPU: the most of both medians.
+    fn waited(&self) -> f64 {
+        [1, 2].map(|threads| self.spread(threads, |sample| sample.waited).median).into_iter().fold(0.0, f64::max)
+    }
+
     fn row(&self) -> Vec<String> {
         let mut row = vec![format!("{}, {}", self.work, self.place), self.contender.into()];
         row.extend([1, 2].into_iter().flat_map(|threads| [self.wall(threads), self.cpu(threads)]).map(Spread::text));
         row.extend(self.scales().map(|scale| format!("{scale:.2}")));
+        row.push(format!("{:.2}", self.waited()));
         row
     }
 
@@ -69,7 +75,7 @@ impl Played {
         let [scale, best_scale] = self.scales();
         json!({
             "place": self.place, "work": self.work, "contender": self.contender,
-            "one_thread": of(1), "two_threads": of(2), "scale": scale, "best_scale": best_scale,
+            "one_thread": of(1), "two_threads": of(2), "scale": scale, "best_scale": best_scale, "threads_waiting": self.waited(),
         })
     }
 }
@@ -110,14 +116,14 @@ impl Price {
     fn row(&self, columns: &[(u64, u64)]) -> Vec<String> {
         let cell = |(threads, batch): &(u64, u64)| {
             let cell = self.cells.iter().find(|cell| (cell.0, cell.1) == (*threads, *batch));
-            cell.map_or(String::new(), |cell| Spread::of(cell.2.clone()).text())
+            cell.filter(|cell| !cell.2.is_empty()).map_or(String::new(), |cell| Spread::of(cell.2.clone()).text())
         };
         std::iter::once(self.name.clone()).chain(columns.iter().map(cell)).collect()
     }
 
     fn json(&self) -> Value {
         let cell = |(threads, batch, rounds): &(u64, u64, Vec<f64>)| json!({ "threads": threads, "batch": batch, "ns": Spread::of(rounds.clone()).json() });
-        json!({ "name": self.name, "cells": self.cells.iter().map(cell).collect::<Vec<_>>() })
+        json!({ "name": self.name, "cells": self.cells.iter().filter(|cell| !cell.2.is_empty()).map(cell).collect::<Vec<_>>() })
     }
 }
 
@@ -143,11 +149,13 @@ impl Report {
         for (what, is) in &self.host {
             println!("{what:8} {is}");
         }
+        println!("\nns per page, median (quartiles).");
         println!(
-            "\nns per page: median (quartiles) of {} rounds. Scale: work per time of two threads by that of one, by medians and by the best rounds.\n",
+            "Of work: of {} rounds of 64 stretches each, of each stretch the third that was disturbed least; waited: threads that had no CPU. Scale: what two threads do by what one does.",
             self.rounds
         );
-        let header = ["work", "contender", "wall, 1 thread", "CPU", "wall, 2 threads", "CPU", "scale", "best"];
+        println!("Of prices and ways: of rounds in which all threads had their CPUs all the time.\n");
+        let header = ["work", "contender", "wall, 1 thread", "CPU", "wall, 2 threads", "CPU", "scale", "best", "waited"];
         println!("{}\n", table(2, header.map(Into::into).into(), self.played.iter().map(Played::row)));
         for (title, prices, batches) in [("price", &self.prices, &[1, 4, 16][..]), ("way of showing", &self.ways, &[1, 16][..])] {
             let columns: Vec<_> =

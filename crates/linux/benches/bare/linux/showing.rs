@@ -3,7 +3,7 @@
 //! A protection can only be put on a page that is there. Between a move and the protection another thread may have written, and would not be seen.
 
 use super::bed::{Bed, Laps};
-use super::prices::{Trip, fingerprint};
+use super::prices::{Trip, drop_scattered, fingerprint};
 use std::cell::RefCell;
 
 const BATCHES: &[u64] = &[1, 16];
@@ -12,6 +12,7 @@ pub const WAYS: &[Trip] = &[
     Trip {
         steps: &["a: COPY protected, DONTNEED of the frame", "a: taken out by MOVE"],
         batches: BATCHES,
+        is_shared: false,
         run: |bed, laps| {
             laps.time(0, |n, len| {
                 bed.copy(bed.region + n, bed.pool + n, len, true);
@@ -23,6 +24,7 @@ pub const WAYS: &[Trip] = &[
     Trip {
         steps: &["a': COPY protected, the frame is free at once", "a': taken out by DONTNEED"],
         batches: BATCHES,
+        is_shared: false,
         run: |bed, laps| {
             laps.time(0, |n, len| bed.copy(bed.region + n, bed.pool + n, len, true));
             bed.look(bed.region);
@@ -31,8 +33,18 @@ pub const WAYS: &[Trip] = &[
         },
     },
     Trip {
+        steps: &["e: COPY protected, the frame is free at once", "e: taken out scattered, by process_madvise"],
+        batches: BATCHES,
+        is_shared: false,
+        run: |bed, laps| {
+            laps.time(0, |n, len| bed.copy(bed.region + n, bed.buffer + n, len, true));
+            drop_scattered(bed, laps, 1);
+        },
+    },
+    Trip {
         steps: &["b: memcpy from a buffer, MOVE, WP on, memcmp", "b: taken out by MOVE"],
         batches: BATCHES,
+        is_shared: false,
         run: |bed, laps| {
             laps.time(0, |n, len| {
                 bed.fill(n, len);
@@ -43,10 +55,16 @@ pub const WAYS: &[Trip] = &[
             back(bed, laps);
         },
     },
-    Trip { steps: &["c: xxh3_128, MOVE", "c: taken out by MOVE, xxh3_128"], batches: BATCHES, run: by_fingerprint },
+    Trip {
+        steps: &["c: xxh3_128, MOVE", "c: taken out by MOVE, xxh3_128"],
+        batches: BATCHES,
+        is_shared: false,
+        run: by_fingerprint,
+    },
     Trip {
         steps: &["d: MOVE; a write is not seen", "d: taken out by MOVE"],
         batches: BATCHES,
+        is_shared: false,
         run: |bed, laps| {
             laps.time(0, |n, len| bed.shift(bed.region + n, bed.pool + n, len));
             back(bed, laps);

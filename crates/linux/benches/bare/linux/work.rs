@@ -8,15 +8,18 @@ use super::file::{File, WORDS, word};
 use super::handler::Handler;
 use super::kernel::Kernel;
 use super::on_thread::OnThread;
-use super::process::{cpu, pin};
+use super::on_thread_copy::OnThreadCopy;
+use super::process::{cpu, pin, waited};
 use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::scope;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One page of so many is resident.
 const SHARE: u64 = 8;
+/// The touches that are timed are timed in so many stretches: where others use the CPUs too, some of them may be undisturbed.
+const STRETCHES: u64 = 64;
 
 /// A file, and how it is to be paged.
 #[derive(Clone, Copy)]
@@ -70,7 +73,7 @@ pub const WORKS: [Work; 3] = [
     Work { name: "sequential read, 16 pages per fault", is_random: false, is_write: false, window: 16 },
 ];
 
-pub const CONTENDERS: [&str; 3] = ["on the thread, MOVE", "handler thread, COPY", "kernel mmap"];
+pub const CONTENDERS: [&str; 4] = ["on the thread, MOVE", "on the thread, COPY", "handler thread, COPY", "kernel mmap"];
 
 /// Time per page.
 #[derive(Clone, Copy)]
@@ -79,6 +82,8 @@ pub struct Sample {
     pub wall: f64,
     /// Of the process, in ns.
     pub cpu: f64,
+    /// Threads that waited for a CPU.
+    pub waited: f64,
 }
 
 /// The pages of a part, each once.
@@ -105,27 +110,42 @@ fn touch(work: &Work, at: u64, page: u64, writes: u64) {
     }
 }
 
+/// The third of the rounds that was disturbed least: of each stretch for itself, so each comes as often as the others.
+pub fn undisturbed(rounds: &[Vec<Sample>]) -> Vec<Sample> {
+    let of_stretch = |n: usize| {
+        let mut samples: Vec<_> = rounds.iter().map(|round| round[n]).collect();
+        samples.sort_by(|one, other| one.waited.total_cmp(&other.waited));
+        samples
+    };
+    let stretches: Vec<_> = (0..STRETCHES as usize).map(of_stretch).collect();
+    let mean =
+        |nth: usize, of: fn(&Sample) -> f64| stretches.iter().map(|samples| of(&samples[nth])).sum::<f64>() / STRETCHES as f64;
+    let round = |nth| Sample { wall: mean(nth, |of| of.wall), cpu: mean(nth, |of| of.cpu), waited: mean(nth, |of| of.waited) };
+    (0..rounds.len().div_ceil(3)).map(round).collect()
+}
+
 /// Plays `work` through contender `which`, on so many threads.
-pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Sample {
+pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Vec<Sample> {
     let scene = Scene { file, threads, resident: file.pages / SHARE, window: work.window };
-    let sample = scope(|scope| {
+    let samples = scope(|scope| {
         let contender: Box<dyn Contender> = match which {
             0 => Box::new(OnThread::new(scene)),
-            1 => Box::new(Handler::new(scene, scope)),
+            1 => Box::new(OnThreadCopy::new(scene)),
+            2 => Box::new(Handler::new(scene, scope)),
             _ => Box::new(Kernel::new(scene)),
         };
-        let sample = time(scene, work, &*contender);
+        let samples = time(scene, work, &*contender);
         contender.finish();
-        sample
+        samples
     });
     if work.is_write {
         file.writes.fetch_add(2, Relaxed);
         file.check();
     }
-    sample
+    samples
 }
 
-fn time(scene: Scene<'_>, work: &Work, contender: &dyn Contender) -> Sample {
+fn time(scene: Scene<'_>, work: &Work, contender: &dyn Contender) -> Vec<Sample> {
     let pages = scene.file.pages / scene.threads;
     let warm = if contender.warms_up() { scene.frames() } else { 0 };
     let order = order(pages, work.is_random);
@@ -141,31 +161,40 @@ fn time(scene: Scene<'_>, work: &Work, contender: &dyn Contender) -> Sample {
             }
         };
         run(0..warm);
-        meet.wait();
-        meet.wait();
-        let since = Instant::now();
-        run(warm..warm + pages);
-        let until = Instant::now();
+        let stretch = |n| {
+            meet.wait();
+            meet.wait();
+            let since = Instant::now();
+            run(warm + n * pages / STRETCHES..warm + (n + 1) * pages / STRETCHES);
+            (since, Instant::now())
+        };
+        let times: Vec<_> = (0..STRETCHES).map(stretch).collect();
         meet.wait();
         meet.wait();
         run(warm + pages..2 * pages);
         contender.end(part as usize);
-        (since, until)
+        times
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..scene.threads).map(|n| scope.spawn(move || part(n))).collect();
-        meet.wait();
-        let cpu_before = cpu();
-        meet.wait();
-        meet.wait();
-        let spent: Duration = cpu() - cpu_before;
-        meet.wait();
-        let times: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("every byte is right")).collect();
-        let since = times.iter().map(|(since, _)| since).min().expect("there are threads");
-        let until = times.iter().map(|(_, until)| until).max().expect("there are threads");
-        Sample {
-            wall: (*until - *since).as_nanos() as f64 / pages as f64,
-            cpu: spent.as_nanos() as f64 / scene.file.pages as f64,
-        }
+        let look = |_| {
+            meet.wait();
+            let (until, waited, from) = (cpu(), waited(), cpu());
+            meet.wait();
+            (until, waited, from)
+        };
+        let spent: Vec<_> = (0..=STRETCHES).map(look).collect();
+        let times: Vec<Vec<_>> = threads.into_iter().map(|thread| thread.join().expect("every byte is right")).collect();
+        let sample = |n: usize| {
+            let since = times.iter().map(|of_thread| of_thread[n].0).min().expect("there are threads");
+            let until = times.iter().map(|of_thread| of_thread[n].1).max().expect("there are threads");
+            let (ns, count) = ((until - since).as_nanos() as f64, (pages / STRETCHES) as f64);
+            Sample {
+                wall: ns / count,
+                cpu: (spent[n + 1].0 - spent[n].2).as_nanos() as f64 / count / scene.threads as f64,
+                waited: spent[n + 1].1.saturating_sub(spent[n].1).as_nanos() as f64 / ns,
+            }
+        };
+        (0..STRETCHES as usize).map(sample).collect()
     })
 }

@@ -1,0 +1,132 @@
+//! A pager on the thread that faults, of copied pages: as little as it can be.
+//!
+//! A page is read into a buffer of the thread's, and copied to where it is missed (`UFFDIO_COPY`), protected if the access was a read: the first write is heard of. Nothing has to be
+//! flushed from other CPUs for that. Of a batch that leaves, what is dirty is protected and written to the file; then all of it is dropped by one call (`process_madvise`), which
+//! flushes once, although the pages are scattered.
+
+use super::common::{Map, PAGE, owned};
+use super::process::install;
+use super::ring::{BATCH, Held, Ring};
+use super::work::{Contender, Scene};
+use spile_linux::{Door, Features, Uffd};
+use std::cell::{Cell, UnsafeCell};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::null;
+
+/// What is to be dropped.
+#[derive(Default)]
+struct Leaving {
+    runs: [(u64, u64); BATCH],
+    count: usize,
+}
+
+pub struct OnThreadCopy<'a> {
+    uffd: Uffd,
+    itself: OwnedFd,
+    region: Map,
+    /// One per part.
+    buffers: Vec<Map>,
+    rings: Vec<UnsafeCell<Ring>>,
+    scene: Scene<'a>,
+}
+
+// SAFETY: (1) a ring is used by the thread alone whose part it is.
+unsafe impl Sync for OnThreadCopy<'_> {}
+
+thread_local! {
+    /// The pager of this thread's faults, and its part.
+    static HERE: Cell<(*const OnThreadCopy<'static>, usize)> = const { Cell::new((null(), 0)) };
+}
+
+extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let (pager, part) = HERE.get();
+    assert!(!pager.is_null(), "a signal on a thread that has no part");
+    // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
+    let (pager, at, error) = unsafe {
+        let context = &*context.cast::<libc::ucontext_t>();
+        (&*pager, (*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize])
+    };
+    pager.resolve(part, at, error & 1 != 0, error & 2 != 0);
+}
+
+impl<'a> OnThreadCopy<'a> {
+    pub fn new(scene: Scene<'a>) -> Self {
+        install(on_signal);
+        let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP)).expect("the probe says so");
+        let region = Map::anonymous(scene.file.pages);
+        // SAFETY: (1) who uses it are this pager's threads, which have its handler.
+        unsafe { uffd.register(region.at(0), region.len()) }.expect("ours, and new");
+        // SAFETY: (1) a system call without pointers.
+        let itself = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) } as i32);
+        let buffers = (0..scene.threads).map(|_| Map::anonymous(scene.window)).collect();
+        let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
+        Self { uffd, itself, region, buffers, rings, scene }
+    }
+
+    fn resolve(&self, part: usize, at: u64, is_there: bool, is_write: bool) {
+        let window = self.scene.window;
+        let page = (at - self.region.at(0)) / PAGE;
+        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
+        let ring = unsafe { &mut *self.rings[part].get() };
+        if is_there {
+            ring.dirty(page);
+            // SAFETY: (1) who writes expects to.
+            return unsafe { self.uffd.protect(self.region.at(page), PAGE, false) }.expect("it is there");
+        }
+        let (first, mut leaving) = (page - page % window, Leaving::default());
+        ring.take(first, window, is_write, |_, run| self.write_back(run, &mut leaving));
+        self.drop(&leaving);
+        let buffer = self.buffers[part].at(0);
+        // SAFETY: (1) the buffer is this thread's; (2) whoever misses the page waits for it.
+        unsafe {
+            self.scene.file.read(first, buffer, window);
+            self.uffd.copy(self.region.at(first), buffer, window * PAGE, !is_write).expect("a page that is missing");
+        }
+    }
+
+    fn write_back(&self, run: &[Held], leaving: &mut Leaving) {
+        let (at, len) = (self.region.at(run[0].page), run.len() as u64 * PAGE);
+        leaving.runs[leaving.count] = (at, len);
+        leaving.count += 1;
+        if run[0].is_dirty {
+            // SAFETY: (1) who writes meanwhile faults.
+            unsafe {
+                self.uffd.protect(at, len, true).expect("it is there");
+                self.scene.file.write(run[0].page, at, run.len() as u64);
+            }
+        }
+    }
+
+    fn drop(&self, leaving: &Leaving) {
+        if leaving.count == 0 {
+            return;
+        }
+        let runs = leaving.runs.map(|(at, len)| libc::iovec { iov_base: at as *mut libc::c_void, iov_len: len as usize });
+        let whole: u64 = leaving.runs.iter().map(|(_, len)| len).sum();
+        let fd = self.itself.as_raw_fd();
+        // SAFETY: (1) this process; (2) who misses the pages faults, and reads what was written.
+        let dropped =
+            unsafe { libc::syscall(libc::SYS_process_madvise, fd, runs.as_ptr(), leaving.count, libc::MADV_DONTNEED, 0) };
+        assert_eq!(dropped, whole as i64, "process_madvise of this process's own pages: Linux 6.13");
+    }
+}
+
+impl Contender for OnThreadCopy<'_> {
+    fn at(&self) -> u64 {
+        self.region.at(0)
+    }
+
+    fn begin(&self, part: usize) {
+        HERE.set(((&raw const *self).cast(), part));
+    }
+
+    fn end(&self, part: usize) {
+        let mut leaving = Leaving::default();
+        // SAFETY: (1) this thread's.
+        unsafe { &mut *self.rings[part].get() }.drain(|_, run| {
+            self.write_back(run, &mut leaving);
+            leaving.count = 0;
+        });
+        HERE.set((null(), 0));
+    }
+}
