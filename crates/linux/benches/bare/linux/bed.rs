@@ -6,10 +6,10 @@
 //! program would have it there.
 
 use super::apart::Apart;
-use super::common::{PAGE, owned};
+use super::common::PAGE;
 use super::file::File;
+use super::process::Itself;
 use spile_linux::Uffd;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 /// Pages of a thread's region, frames of its pool, and pages of its buffer: together they stay in a CPU's second cache.
@@ -21,7 +21,7 @@ const TABLE: u64 = 512;
 pub struct Beds<'a> {
     uffd: Uffd,
     file: &'a File,
-    itself: OwnedFd,
+    itself: Itself,
     /// Regions, pools and buffers: one for each thread, or for all.
     maps: Vec<[Apart; 3]>,
 }
@@ -30,8 +30,7 @@ pub struct Beds<'a> {
 pub struct Bed<'a> {
     pub uffd: &'a Uffd,
     pub file: &'a File,
-    /// This process, by descriptor.
-    itself: i32,
+    itself: &'a Itself,
     pub region: u64,
     pub pool: u64,
     /// Memory like any other, with the pool's bytes.
@@ -40,11 +39,9 @@ pub struct Bed<'a> {
 
 impl<'a> Beds<'a> {
     pub fn new(uffd: Uffd, file: &'a File, threads: u64, is_shared: bool) -> Self {
-        // SAFETY: (1) a system call without pointers.
-        let itself = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) } as i32);
         let (maps, parts) = if is_shared { (1, threads) } else { (threads, 1) };
         let map = |_| [(); 3].map(|()| Apart::new((parts + 1) * TABLE));
-        let beds = Self { uffd, file, itself, maps: (0..maps).map(map).collect() };
+        let beds = Self { uffd, file, itself: Itself::new(), maps: (0..maps).map(map).collect() };
         for bed in (0..threads).map(|thread| beds.of(thread)) {
             [bed.pool, bed.buffer].iter().for_each(|&at| touch(at, |_, byte| byte));
         }
@@ -58,7 +55,7 @@ impl<'a> Beds<'a> {
     pub fn of(&self, thread: u64) -> Bed<'_> {
         let (maps, part) = self.maps.get(thread as usize).map_or((&self.maps[0], thread), |maps| (maps, 0));
         let [region, pool, buffer] = maps.each_ref().map(|map| map.at(0).next_multiple_of(TABLE * PAGE) + part * TABLE * PAGE);
-        Bed { uffd: &self.uffd, file: self.file, itself: self.itself.as_raw_fd(), region, pool, buffer }
+        Bed { uffd: &self.uffd, file: self.file, itself: &self.itself, region, pool, buffer }
     }
 }
 
@@ -101,10 +98,8 @@ impl Bed<'_> {
             iov_len: PAGE as usize,
         };
         let pages: [libc::iovec; PAGES as usize] = std::array::from_fn(|n| page(n as u64));
-        // SAFETY: (1) this process; (2) the pages are this thread's, and missing is what they are to be.
-        let dropped =
-            unsafe { libc::syscall(libc::SYS_process_madvise, self.itself, pages.as_ptr(), count, libc::MADV_DONTNEED, 0) };
-        dropped == (count * PAGE) as i64
+        // SAFETY: (1) the pages are this thread's, and missing is what they are to be.
+        unsafe { self.itself.drop_pages(&pages[..count as usize]) }
     }
 
     /// Moves `len` bytes of pages.

@@ -4,13 +4,12 @@
 //! flushed from other CPUs for that. Of a batch that leaves, what is dirty is protected and written to the file; then all of it is dropped by one call (`process_madvise`), which
 //! flushes once, although the pages are scattered.
 
-use super::common::{Map, PAGE, owned};
-use super::process::install;
+use super::common::{Map, PAGE};
+use super::process::{Itself, install};
 use super::ring::{BATCH, Held, Ring};
 use super::work::{Contender, Scene};
 use spile_linux::{Door, Features, Uffd};
 use std::cell::{Cell, UnsafeCell};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null;
 
 /// What is to be dropped.
@@ -22,7 +21,7 @@ struct Leaving {
 
 pub struct OnThreadCopy<'a> {
     uffd: Uffd,
-    itself: OwnedFd,
+    itself: Itself,
     region: Map,
     /// One per part.
     buffers: Vec<Map>,
@@ -56,11 +55,9 @@ impl<'a> OnThreadCopy<'a> {
         let region = Map::anonymous(scene.file.pages);
         // SAFETY: (1) who uses it are this pager's threads, which have its handler.
         unsafe { uffd.register(region.at(0), region.len()) }.expect("ours, and new");
-        // SAFETY: (1) a system call without pointers.
-        let itself = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) } as i32);
         let buffers = (0..scene.threads).map(|_| Map::anonymous(scene.window)).collect();
         let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
-        Self { uffd, itself, region, buffers, rings, scene }
+        Self { uffd, itself: Itself::new(), region, buffers, rings, scene }
     }
 
     fn resolve(&self, part: usize, at: u64, is_there: bool, is_write: bool) {
@@ -98,16 +95,10 @@ impl<'a> OnThreadCopy<'a> {
     }
 
     fn drop(&self, leaving: &Leaving) {
-        if leaving.count == 0 {
-            return;
-        }
-        let runs = leaving.runs.map(|(at, len)| libc::iovec { iov_base: at as *mut libc::c_void, iov_len: len as usize });
-        let whole: u64 = leaving.runs.iter().map(|(_, len)| len).sum();
-        let fd = self.itself.as_raw_fd();
-        // SAFETY: (1) this process; (2) who misses the pages faults, and reads what was written.
-        let dropped =
-            unsafe { libc::syscall(libc::SYS_process_madvise, fd, runs.as_ptr(), leaving.count, libc::MADV_DONTNEED, 0) };
-        assert_eq!(dropped, whole as i64, "process_madvise of this process's own pages: Linux 6.13");
+        let run = |(at, len): (u64, u64)| libc::iovec { iov_base: at as *mut libc::c_void, iov_len: len as usize };
+        // SAFETY: (1) who misses the pages faults, and reads what was written.
+        let is_done = leaving.count == 0 || unsafe { self.itself.drop_pages(&leaving.runs.map(run)[..leaving.count]) };
+        assert!(is_done, "it was tried before");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Time of the process, its threads' CPUs, and its handler of SIGBUS.
 
+use super::common::{Map, PAGE, owned};
 use std::mem::{MaybeUninit, zeroed};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::time::Duration;
 
@@ -24,6 +26,37 @@ pub fn waited() -> Duration {
         stat.split(' ').nth(1)?.parse::<u64>().ok()
     };
     Duration::from_nanos(threads.flatten().filter_map(of_thread).sum())
+}
+
+/// This process, as one that is given advice about its memory.
+pub struct Itself(OwnedFd);
+
+impl Itself {
+    pub fn new() -> Self {
+        // SAFETY: (1) system calls without pointers.
+        Self(owned(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) } as i32))
+    }
+
+    /// Drops pages by one call: whether the kernel does that, which it does of a process's own from Linux 6.13 on.
+    ///
+    /// # Safety
+    ///
+    /// (1) Who misses them expects to.
+    pub unsafe fn drop_pages(&self, runs: &[libc::iovec]) -> bool {
+        let whole: usize = runs.iter().map(|run| run.iov_len).sum();
+        let fd = self.0.as_raw_fd();
+        // SAFETY: (1) says the caller.
+        let dropped = unsafe { libc::syscall(libc::SYS_process_madvise, fd, runs.as_ptr(), runs.len(), libc::MADV_DONTNEED, 0) };
+        dropped == whole as i64
+    }
+
+    /// Whether it does.
+    pub fn can_drop_pages() -> bool {
+        let page = Map::anonymous(1);
+        let run = libc::iovec { iov_base: page.at(0) as *mut libc::c_void, iov_len: PAGE as usize };
+        // SAFETY: (1) nobody uses it.
+        unsafe { Self::new().drop_pages(&[run]) }
+    }
 }
 
 /// The clock of a thread's CPU time.

@@ -75,6 +75,9 @@ pub const WORKS: [Work; 3] = [
 
 pub const CONTENDERS: [&str; 4] = ["on the thread, MOVE", "on the thread, COPY", "handler thread, COPY", "kernel mmap"];
 
+/// Which of them drops scattered pages by one call.
+pub const NEEDS_DROPS: usize = 1;
+
 /// Time per page.
 #[derive(Clone, Copy)]
 pub struct Sample {
@@ -130,7 +133,7 @@ pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Vec<Sample>
     let samples = scope(|scope| {
         let contender: Box<dyn Contender> = match which {
             0 => Box::new(OnThread::new(scene)),
-            1 => Box::new(OnThreadCopy::new(scene)),
+            NEEDS_DROPS => Box::new(OnThreadCopy::new(scene)),
             2 => Box::new(Handler::new(scene, scope)),
             _ => Box::new(Kernel::new(scene)),
         };
