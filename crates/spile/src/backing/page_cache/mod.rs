@@ -50,10 +50,10 @@ const WRITING: u64 = 16;
 const LOST: u64 = 32;
 /// Somebody takes it out of memory, if nobody has it.
 const LEAVING: u64 = 64;
-/// What is being read was begun for nobody: if that fails, who wants it reads anew.
-const AHEAD: u64 = 256;
 /// It is in a slot, whose number is where that of the frame would be.
 const AWAY: u64 = 128;
+/// What is being read was begun for nobody: if that fails, who wants it reads anew.
+const AHEAD: u64 = 256;
 const FRAME_SHIFT: u32 = 12;
 /// What its tables can tell apart.
 const MOST_PAGES: u64 = 1 << (BITS * LEVELS as u32);
