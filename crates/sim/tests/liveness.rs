@@ -196,12 +196,12 @@ mod for_the_last_frame {
         })
     }
 
-    fn one<L: Locking>(seed: u64) {
-        let want = [Want::Page, Want::TableAndPage, Want::Copy][(seed / 12 % 3) as usize];
+    /// A store whose transfers take so many ticks.
+    fn one<L: Locking>(seed: u64, want: Want, delay: u32) {
         let sim = Sim::builder().cpus(CPUS as usize).frames(want.frames() as u32).swap(64).seed(seed).build();
         let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
         let child = prepare(&sim, &mm, want);
-        sim.swap().set_delay([0, 1, 2, 400][(seed / 2 % 4) as usize]);
+        sim.swap().set_delay(delay);
         // From now on it counts.
         sim.fail(Failures::Never);
         let (before, fetched) = (sim.swap().done().back, AtomicU64::new(0));
@@ -224,11 +224,19 @@ mod for_the_last_frame {
 
     fn served<L: Locking>() {
         // So many find all that `controls` has.
-        (0..seeds(150)).for_each(one::<L>);
+        (0..seeds(150)).for_each(|seed| {
+            let want = [Want::Page, Want::TableAndPage, Want::Copy][(seed / 12 % 3) as usize];
+            one::<L>(seed, want, [0, 1, 2, 400][(seed / 2 % 4) as usize]);
+        });
+    }
+
+    fn at_once<L: Locking>() {
+        (0..seeds(100)).for_each(|seed| one::<L>(seed, Want::Page, 0));
     }
 
     spile::test_each_design! {
         all_are_served => served;
+        all_are_served_by_what_answers_at_once => at_once;
     }
 }
 
@@ -285,11 +293,11 @@ fn controls() {
         ("no-turn-for-readers", "beside_changes::rcu::a_fault_is_next_after_one_change"),
         ("turn-without-time", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
         ("no-turn-for-a-page", "beside_changes::range_lock::a_fault_is_next_after_one_change"),
-        ("read-at-once-in-silence", "for_the_last_frame::mmap_lock::all_are_served"),
+        ("read-at-once-in-silence", "for_the_last_frame::vma_rwsem::all_are_served_by_what_answers_at_once"),
         ("forget-what-is-read", "for_the_last_frame::mmap_lock::all_are_served"),
         ("refuse-at-once", "for_the_last_frame::mmap_lock::all_are_served"),
         ("all-look-at-once", "where_none_can_leave::mmap_lock::all_are_refused"),
-        ("looked-in-silence", "where_none_can_leave::mmap_lock::all_are_refused"),
+        ("looked-in-silence", "where_none_can_leave::vma_rwsem::all_are_refused"),
         ("come-again-without-the-page", "for_the_last_frame::vma_rwsem::all_are_served"),
     ]);
 }

@@ -218,6 +218,24 @@ mod beside {
         assert_eq!((dropped, held), (1, 1), "the page went before the fault came again");
     }
 
+    /// The file changes its length while its page is read, which is read anew then: nobody is denied it.
+    fn read_anew<L: Locking>() {
+        for (waiting, seed) in BOTH.into_iter().flat_map(|waiting| (0..seeds(50)).map(move |seed| (waiting, seed))) {
+            let stage = run::<L>(
+                seed,
+                waiting,
+                Flags::SHARED,
+                2 + (seed % 23) as u32,
+                [&|user, _, _| assert_eq!(user.load(A), Ok(BYTE)), &|_, cpu, stage| {
+                    (0..seed % 7).for_each(|_| cpu.pause());
+                    cpu.call(|| stage.file.truncate(100));
+                    cpu.call(|| stage.file.extend(PAGE));
+                }],
+            );
+            end(stage);
+        }
+    }
+
     /// Ticks that are more than any change needs.
     const FAR: u32 = 2000;
 
@@ -292,6 +310,7 @@ mod beside {
     spile::test_each_design! {
         a_page_is_taken_before_the_retry => rounds;
         a_change_waits_for_a_read => delay;
+        a_page_that_is_read_anew_is_denied_to_nobody => read_anew;
     }
 }
 
@@ -304,6 +323,7 @@ fn controls() {
         ("retry-without-the-page", "beside::vma_refcount::a_page_is_taken_before_the_retry"),
         ("read-for-nobody", "beside::vma_refcount::a_page_is_taken_before_the_retry"),
         ("wait-for-another-read", "vma_refcount::a_read_that_fails_is_told"),
+        ("another-read-is-a-failure", "beside::vma_refcount::a_page_that_is_read_anew_is_denied_to_nobody"),
         ("held-unasked", "beside::spf_refcount::a_change_waits_for_a_read"),
     ]);
 }

@@ -184,13 +184,24 @@ impl<P: Platform> Backing<P> {
         }
     }
 
-    /// How many reads of its pages were lost.
+    /// What was told so far of pages that could not be read.
     #[cfg_attr(not(feature = "file"), allow(dead_code, reason = "only files have pages"))]
-    pub(crate) fn lost_reads(&self) -> u64 {
+    pub(crate) fn told(&self) -> u64 {
         match self {
             Backing::Anon(_) => 0,
             #[cfg(feature = "file")]
-            Backing::File(file, _) => file.lost_reads(),
+            Backing::File(file, _) => file.told(),
+            Backing::Never(never, _) => match *never {},
+        }
+    }
+
+    /// Whether since then somebody was told of `page` of its file, if it is one's.
+    #[cfg_attr(not(feature = "file"), allow(dead_code, unused_variables, reason = "only files have pages"))]
+    pub(crate) fn was_told(&self, page: u64, since: u64) -> bool {
+        match self {
+            Backing::Anon(_) => false,
+            #[cfg(feature = "file")]
+            Backing::File(file, _) => file.was_told(page, since),
             Backing::Never(never, _) => match *never {},
         }
     }

@@ -37,7 +37,7 @@ pub enum Waiting {
     /// another is told.
     #[default]
     Drop,
-    /// Keeps it, and goes on. A fault fails at the first read that does, unless it had to let go for something else; a change that the hold keeps out waits for the
+    /// Keeps it, and goes on. A fault fails at the first read that does and was asked for, unless it had to let go for something else; a change that the hold keeps out waits for the
     /// read, and others for the change: changes, and faults that do not get a hold without the lock.
     Hold,
 }
@@ -127,21 +127,24 @@ pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
     }
     let hold = Slept(hold);
     // As long as the token is there the page is.
-    let mut slept: Option<Token<'_, P>> = None;
-    let lost_reads = hold.vma().attr().backing.lost_reads();
+    let mut slept: Option<(Token<'_, P>, u64)> = None;
+    let backing = &hold.0.vma().attr().backing;
     loop {
+        // Before a read is found: what is told of that comes after.
+        let told = backing.told();
         let is_away = mm.table.spot(mm.platform(), page, None, || false).away().is_some();
         let kind = if is_away { FaultKind::Swap } else { FaultKind::of(hold.vma().attr(), access) };
         let token = match super::resolve(mm, &hold, page, access) {
             Err(Failed::Wait(token)) if mm.waiting(kind) == Waiting::Hold => token,
             resolved => return resolved,
         };
-        let slept_for = slept.and_then(|slept| slept.page());
-        let is_another = kind != FaultKind::Swap && slept_for.is_some_and(|page| Some(page) != token.page());
-        let is_lost = hold.vma().attr().backing.lost_reads() != lost_reads;
-        if is_another && !is_lost && !seeded!("wait-for-another-read") {
-            // It is read anew: so it could not be read, of which somebody else was told. (A page that was away may have been written since, and gone
-            // again: its copy is not this token's. And what a file has lost meanwhile is read anew.)
+        let is_told = |(slept, since): (Token<'_, P>, u64)| {
+            let was_told = || backing.was_told(hold.vma().page_at(page), since) || seeded!("another-read-is-a-failure");
+            slept.page().is_some() && slept.page() != token.page() && was_told()
+        };
+        if kind != FaultKind::Swap && slept.is_some_and(is_told) && !seeded!("wait-for-another-read") {
+            // It is read anew, and could not be read, of which somebody else was told. (If nobody was, nobody had asked for that read, or the file has lost it. A page that was
+            // away may have been written since, and gone again: its copy is not this token's.)
             return Err(Failed::Denied(Denied::Bus));
         }
         token.wait();
@@ -149,7 +152,7 @@ pub(super) fn resolve_asleep<'m, P: Platform, L: Locking, H: Stable<P, L>>(
         if !hold.still_valid() {
             return Err(Failed::Stale);
         }
-        slept = Some(token).filter(|_| !seeded!("retry-without-the-page"));
+        slept = Some((token, told)).filter(|_| !seeded!("retry-without-the-page"));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::paging::{Owed, PageTable};
 use crate::platform::Transfer;
 use crate::wait;
 use alloc::sync::Arc;
-use spile_sync::atomic::Ordering;
+use spile_sync::atomic::{Ordering, fence};
 use spile_sync::seeded;
 
 /// What was done about a shortage.
@@ -105,6 +105,8 @@ impl<P: Pressed> Reclaimer<P> {
         let moment = p.shared().moment(self.thing());
         // Relaxed: a hint; who is not told of it looks beside others.
         let is_alone = self.in_doubt.load(Ordering::Relaxed) && !seeded!("all-look-at-once");
+        // SeqCst: with `tell`. Who finds it locked after the last transfer's word was over is told by him who has it.
+        fence(Ordering::SeqCst);
         let looker = is_alone.then(|| self.looker.try_lock());
         if let Some(None) = looker {
             return Freeing::UnderWay(moment);
@@ -113,20 +115,25 @@ impl<P: Pressed> Reclaimer<P> {
         if done == Reclaimed::default() {
             self.in_doubt.store(true, Ordering::Relaxed);
         }
+        // While nobody else looks: whoever comes next is no reason to wait.
+        let was_under_way = self.is_under_way();
         if looker.map(drop).is_some() && !seeded!("looked-in-silence") {
             self.tell(p, done);
         }
         if done.freed > 0 {
             return Freeing::Done;
         }
+        if !was_under_way {
+            self.fruitless.fetch_add(1, Ordering::Relaxed);
+            p.relax();
+            return Freeing::Nothing;
+        }
         // Before it is asked what is under way; and after the end of what was done here, which is such a moment too.
         let moment = p.shared().moment(self.thing());
-        if self.is_under_way() {
-            return Freeing::UnderWay(moment);
-        }
-        self.fruitless.fetch_add(1, Ordering::Relaxed);
-        p.relax();
-        Freeing::Nothing
+        // SeqCst: as above.
+        fence(Ordering::SeqCst);
+        // Else it is over by now.
+        if self.is_under_way() { Freeing::UnderWay(moment) } else { Freeing::Done }
     }
 
     /// Does it, and tells who waits for a frame what came of it.
@@ -145,6 +152,9 @@ impl<P: Pressed> Reclaimer<P> {
 
     /// Who found nothing meanwhile waits for what was found here; or if that is nothing, for the end of what is on its way. That tells him.
     fn tell(&self, p: &P, done: Reclaimed) {
+        // SeqCst: what is over here is said to be before it is asked what is on its way. So either who has waited for it finds that it is over, or this finds that nothing
+        // is on its way any more of which he could be told. (No model shows it: models have one event for all.)
+        fence(Ordering::SeqCst);
         if done.freed > 0 || !self.has_transfers() {
             wait::happened(p, self.thing());
         }

@@ -111,11 +111,20 @@ pub struct Reclaimer<P: Pressed> {
 /// How often nothing is found to free, or a write fails, until a fault is refused: others may have held for a moment what could go.
 const PATIENCE: u32 = if cfg!(loom) { 2 } else { 16 };
 
-/// Whether patience is at an end, and whoever `looks` once more finds nothing either. One is refused for that; then the others have patience again.
-fn is_refused(vain: &AtomicU32, looks: impl FnOnce() -> bool) -> bool {
-    let patience = if seeded!("refuse-at-once") { 1 } else { PATIENCE };
+fn is_at_end(vain: u32) -> bool {
+    vain >= if seeded!("refuse-at-once") { 1 } else { PATIENCE }
+}
+
+/// Whether patience is at an end, for one: then the others have patience again.
+fn is_over(vain: &AtomicU32) -> bool {
     // Relaxed: numbers.
-    vain.load(Ordering::Relaxed) >= patience && !looks() && vain.swap(0, Ordering::Relaxed) >= patience
+    is_at_end(vain.load(Ordering::Relaxed)) && is_at_end(vain.swap(0, Ordering::Relaxed))
+}
+
+/// The same, where whoever `looks` once more finds nothing either.
+fn is_refused(vain: &AtomicU32, looks: impl FnOnce() -> bool) -> bool {
+    // Relaxed: a number.
+    is_at_end(vain.load(Ordering::Relaxed)) && !looks() && is_over(vain)
 }
 
 impl<P: Pressed> Reclaimer<P> {

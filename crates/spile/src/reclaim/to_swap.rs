@@ -8,7 +8,7 @@
 use super::links::{Link, Links};
 use super::residents::Residents;
 use super::sealed::{Advice, Freeing, Reclaim};
-use super::{Policy, Pressed, ToSwap, is_refused};
+use super::{Policy, Pressed, ToSwap, is_over, is_refused};
 use crate::addr::{FrameId, Prot, Range, Slot, SpaceId};
 use crate::backing::InSlot;
 #[cfg(feature = "file")]
@@ -176,9 +176,12 @@ impl<P: Pressed> Reclaim<P> for ToSwap {
         if reclaimer.is_idle() || seeded!("refuse-without-reclaim") {
             return false;
         }
-        // A device is broken: what it has not to do with may be behind. And what others found, a while ago, is no reason.
-        !is_refused(&reclaimer.failed, || reclaimer.reclaim(p, usize::MAX).freed > 0)
-            && !is_refused(&reclaimer.fruitless, || Self::free_some(p) != Freeing::Nothing)
+        if is_over(&reclaimer.failed) {
+            // A device is broken. What it has not to do with may be behind.
+            return reclaimer.reclaim(p, usize::MAX).freed > 0;
+        }
+        // What was found by others, a while ago, is no reason.
+        !is_refused(&reclaimer.fruitless, || Self::free_some(p) != Freeing::Nothing)
     }
 
     fn advise(p: &P, tables: &PageTable<P>, range: Range, advice: Advice) {

@@ -131,6 +131,9 @@ impl<P: Platform> File<P> {
             return false;
         }
         let is_first = seeded!("told-to-all") || P::Reclaim::tell_unreadable(p, slot_of(raw));
+        if is_first {
+            self.note_told(page);
+        }
         self.change(page, |now| Some(now & !LEAVING));
         is_first
     }

@@ -30,7 +30,6 @@ impl<P: Platform> File<P> {
         // [file-claimed]: with `file-cut`.
         fence!("file-claimed");
         if self.ends_before(page) && !seeded!("read-beyond-the-end") {
-            self.note_lost_read();
             self.change(page, |raw| Some(raw | LOST));
         }
     }
@@ -53,8 +52,6 @@ impl<P: Platform> File<P> {
             };
             // Before the entry says so: the file's own may go right after.
             let held = if raw & HERE == 0 { None } else { self.hold(p, table, i, raw) };
-            // Also of a page that is here: who has waited for its read may not have looked yet.
-            self.note_lost_read();
             if raw & HERE != 0 && held.is_none() || frame::table(p, table).exchange(i, raw, lost).is_err() {
                 p.relax();
                 continue;
@@ -69,21 +66,8 @@ impl<P: Platform> File<P> {
         }
     }
 
-    /// A read is about to be lost, or to fail unasked.
-    pub(super) fn note_lost_read(&self) {
-        // Relaxed: the entry's change, which follows, releases it to whoever waits for the read.
-        self.object.lost_reads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many reads were lost, or about to be: who waited for one that has another result than his own asks.
-    pub(crate) fn lost_reads(&self) -> u64 {
-        // Relaxed: as above.
-        self.object.lost_reads.load(Ordering::Relaxed)
-    }
-
     /// `page` is read anew, if it is being read.
     pub(crate) fn lose_read(&self, page: u64) {
-        self.note_lost_read();
         self.change(page, |raw| (raw & (READING | LOST) == READING).then_some(raw | LOST));
     }
 

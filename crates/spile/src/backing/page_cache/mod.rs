@@ -102,8 +102,8 @@ struct Contents<P: Platform> {
     len: AtomicU64,
     /// How many writes have failed.
     failed: AtomicU64,
-    /// How many reads were for nothing: the page was lost meanwhile, or could not be read, and nobody had asked for it.
-    lost_reads: AtomicU64,
+    /// Of which page somebody was told last that it could not be read; above that, how often anybody was told of any.
+    told: AtomicU64,
     /// How many pages are read where one is wanted.
     readahead: Window,
     /// Where its pages are shown.
@@ -139,9 +139,9 @@ impl<P: Platform> File<P> {
         let root = wait::with_room(&p, || frame::relieved(&p, P::alloc_table))?;
         let id = p.shared().number();
         let none = || AtomicU64::new(0);
-        let (len, failed, lost_reads, links) = (AtomicU64::new(len), none(), none(), Default::default());
+        let (len, failed, told, links) = (AtomicU64::new(len), none(), none(), Default::default());
         let readahead = Window::new();
-        let contents = RcuBox::new(Contents { p, store, id, root, len, failed, lost_reads, readahead, links });
+        let contents = RcuBox::new(Contents { p, store, id, root, len, failed, told, readahead, links });
         let file = Self { object: Arc::new(Object(ManuallyDrop::new(contents))), opening: id };
         P::Reclaim::opened(file.platform(), &file);
         Some(file)
@@ -286,6 +286,7 @@ impl<P: Platform> File<P> {
                     Err(found) => return found,
                 },
                 UNREADABLE => {
+                    self.note_told(page);
                     if frame::table(p, table).exchange(i, raw, 0).is_ok() {
                         return Found::Unreadable;
                     }
@@ -299,6 +300,35 @@ impl<P: Platform> File<P> {
                 }
             }
         }
+    }
+
+    /// Somebody is about to be told that `page` could not be read.
+    fn note_told(&self, page: u64) {
+        let word = &self.object.told;
+        // Acquire: who finds it as it was comes after who wrote it. Release: it comes after the failure; and before the change of the entry, which releases it to who finds
+        // another read there.
+        let mut old = word.load(Ordering::Acquire);
+        while let Err(now) = word.compare_exchange(
+            old,
+            (old & !(MOST_PAGES - 1)).wrapping_add(MOST_PAGES) | page,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            old = now;
+        }
+    }
+
+    /// What was told so far, for [`was_told`](Self::was_told): before a read is found under way.
+    pub(crate) fn told(&self) -> u64 {
+        // Acquire: what finds a read under way after this finds none whose failure was told before.
+        self.object.told.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody was told of `page` since. No, where of another one since that; or where it could not be found out yet by who has not looked at the entry after.
+    pub(crate) fn was_told(&self, page: u64, since: u64) -> bool {
+        // Relaxed: the entry's load came before, and acquired it.
+        let told = self.object.told.load(Ordering::Relaxed);
+        told != since && told & (MOST_PAGES - 1) == page
     }
 
     /// A hold on the frame of entry `i`, if it is still `raw`.
@@ -354,10 +384,7 @@ impl<P: Platform> File<P> {
         let p = &self.object.p;
         let ended = self.change(page, |raw| match raw & (READING | LOST) {
             READING if ok => Some(raw & !(READING | AHEAD) | HERE),
-            READING if raw & AHEAD != 0 && !seeded!("told-of-what-nobody-asked") => {
-                self.note_lost_read();
-                Some(0)
-            }
+            READING if raw & AHEAD != 0 && !seeded!("told-of-what-nobody-asked") => Some(0),
             READING => Some(UNREADABLE),
             0 | LOST => None,
             _ => Some(0),
