@@ -488,7 +488,6 @@ impl<P: Platform, L: Locking> Vma<P, L> {
     }
 
     /// Which page of its backing is at `at`, which it covers.
-    #[cfg(feature = "file")]
     pub(crate) fn page_at(&self, at: u64) -> u64 {
         self.attr().backing.page().wrapping_add((at - self.range().start()) >> PAGE_SHIFT)
     }

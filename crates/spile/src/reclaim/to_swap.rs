@@ -17,6 +17,7 @@ use crate::frame;
 use crate::paging::{PageTable, Pte};
 use crate::wait::Token;
 use alloc::sync::Arc;
+#[cfg(feature = "file")]
 use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 

@@ -305,15 +305,11 @@ impl<P: Platform> File<P> {
     /// Somebody is about to be told that `page` could not be read.
     fn note_told(&self, page: u64) {
         let word = &self.object.told;
-        // Acquire: who finds it as it was comes after who wrote it. Release: it comes after the failure; and before the change of the entry, which releases it to who finds
-        // another read there.
-        let mut old = word.load(Ordering::Acquire);
-        while let Err(now) = word.compare_exchange(
-            old,
-            (old & !(MOST_PAGES - 1)).wrapping_add(MOST_PAGES) | page,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
+        let with = |old: u64| (old & !(MOST_PAGES - 1)).wrapping_add(MOST_PAGES) | page;
+        // Relaxed, here and on failure: a guess.
+        let mut old = word.load(Ordering::Relaxed);
+        // AcqRel: it comes after the failure, and all that was told before; and before the change of the entry, which releases it to who finds another read there.
+        while let Err(now) = word.compare_exchange(old, with(old), Ordering::AcqRel, Ordering::Relaxed) {
             old = now;
         }
     }
