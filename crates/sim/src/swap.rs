@@ -13,6 +13,8 @@ use spile::reclaim::Pressed as _;
 use spile::{FrameId, Frames as _, PAGE, Slot, Transfer};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a swap device did.
@@ -24,6 +26,26 @@ pub struct Swapped {
     pub back: u64,
     /// Transfers that failed.
     pub failed: u64,
+}
+
+impl fmt::Display for Swapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pages written, {} read, {} transfers failed", self.out, self.back, self.failed)
+    }
+}
+
+impl Add for Swapped {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { out: self.out + other.out, back: self.back + other.back, failed: self.failed + other.failed }
+    }
+}
+
+impl Sum for Swapped {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
 }
 
 /// A swap device.

@@ -14,7 +14,7 @@ use seeds::seeds;
 use spile::backing::{File, Unwritten};
 use spile::linux::{Errno, advice, remap, sync};
 use spile::{Access, Attr, Backing, Denied, FaultKind, Flags, Layout, Locking, Mm, Outcome, PAGE, Place, Prot, Range, Waiting};
-use spile_sim::{Content, Cpu, Rng, Sim, User};
+use spile_sim::{Content, Cpu, Rng, Sim, Swapped, User};
 use std::collections::BTreeMap;
 use std::sync::Once;
 
@@ -645,6 +645,15 @@ struct World {
 }
 
 impl World {
+    /// What both devices did.
+    fn done(&self) -> Swapped {
+        let of_file = self.content.as_ref().map_or(Swapped::default(), |content| {
+            let (out, failed) = content.writes_and_failures();
+            Swapped { out, back: content.reads(), failed }
+        });
+        self.sim.swap().done() + of_file
+    }
+
     fn new(seed: u64, percent: u64, is_stored: bool) -> Self {
         let mut rng = Rng::new(seed);
         let frames = SPACES as u64 * 8 + 12 + PAGES * SPACES as u64 * percent / 100;
@@ -763,7 +772,7 @@ impl World {
 }
 
 /// Programs that map, write, move, flush, fork, and shorten a file, while there are frames for `percent` of what they use.
-fn family<L: Locking>(seed: u64, percent: u64, is_stored: bool) {
+fn family<L: Locking>(seed: u64, percent: u64, is_stored: bool) -> Swapped {
     let mut world = World::new(seed, percent, is_stored);
     let sim = world.sim.clone();
     let mut programs = vec![Program::<L> { mm: space(&sim), shown: BTreeMap::new() }];
@@ -785,6 +794,7 @@ fn family<L: Locking>(seed: u64, percent: u64, is_stored: bool) {
             _ => {}
         }
     }
+    let done = world.done();
     world.fail_one_in(None, 0);
     world.fails = false;
     for Program { mm, shown } in programs {
@@ -802,18 +812,21 @@ fn family<L: Locking>(seed: u64, percent: u64, is_stored: bool) {
     world.flush(&sim.cpu(0), "at the end");
     drop(world);
     sim.finish();
+    done
+}
+
+fn play<L: Locking>(is_stored: bool) {
+    let (seeds, what) = (seeds(40), if is_stored { "a file" } else { "shared memory" });
+    let done: Swapped = (0..seeds).map(|seed| family::<L>(seed, [10, 20, 30, 50][seed as usize % 4], is_stored)).sum();
+    println!("{:18} {seeds} families with {what} and 10 % to 50 % of the memory: {done}", L::NAME);
 }
 
 fn families<L: Locking>() {
-    for seed in 0..seeds(40) {
-        family::<L>(seed, [10, 20, 30, 50][seed as usize % 4], true);
-    }
+    play::<L>(true);
 }
 
 fn families_with_shared_memory<L: Locking>() {
-    for seed in 0..seeds(40) {
-        family::<L>(seed, [10, 20, 30, 50][seed as usize % 4], false);
-    }
+    play::<L>(false);
 }
 
 spile::test_each_design! {

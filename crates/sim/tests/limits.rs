@@ -16,7 +16,7 @@ use seeds::seeds;
 use spile::linux::remap;
 use spile::reclaim::Pressed as _;
 use spile::{Access, Attr, Backing, Denied, Flags, Locking, Mm, Outcome, PAGE, Place, Prot};
-use spile_sim::{Content, Rng, Sim};
+use spile_sim::{Content, Rng, Sim, Swapped};
 
 /// How many pages a program uses.
 const WORK: u64 = 40;
@@ -232,7 +232,7 @@ fn every_frame_is_accounted_for<L: Locking>() {
 }
 
 /// A family of programs that write, read, map, unmap, move, fork and end, each with a limit that changes.
-fn family<L: Locking>(seed: u64) {
+fn family<L: Locking>(seed: u64) -> Swapped {
     let mut rng = Rng::new(seed);
     let sim = Sim::builder().cpus(4).swap(2 * (WORK * SPACES as u64) as u32).seed(seed).build();
     sim.swap().set_delay(rng.below(4) as u32);
@@ -282,11 +282,13 @@ fn family<L: Locking>(seed: u64) {
         }
         programs.iter().for_each(|Program { mm, .. }| assert_eq!(mm.resident_pages(), walked(mm), "{told}"));
     }
-    programs::end(&sim, programs, seed);
+    programs::end(&sim, programs, seed)
 }
 
 fn families<L: Locking>() {
-    (0..seeds(40)).for_each(family::<L>);
+    let seeds = seeds(40);
+    let done: Swapped = (0..seeds).map(family::<L>).sum();
+    println!("{:18} {seeds} families with limits: {done}", L::NAME);
 }
 
 spile::test_each_design! {

@@ -6,7 +6,7 @@
 //! **Mechanism.** Beside each space a model of one byte per page, which a fork copies.
 
 use spile::{Attr, Denied, Layout, Locking, Mm, PAGE, Place, Prot, Range};
-use spile_sim::{Cpu, Sim, User};
+use spile_sim::{Cpu, Sim, Swapped, User};
 use std::collections::BTreeMap;
 
 const BASE: u64 = 0x4000_0000;
@@ -90,8 +90,9 @@ impl<L: Locking> Program<L> {
     }
 }
 
-/// Nothing fails any more, all that the programs have is there, and they end.
-pub fn end<L: Locking>(sim: &Sim, programs: Vec<Program<L>>, seed: u64) {
+/// Nothing fails any more, all that the programs have is there, and they end. What the device has done for them until then.
+pub fn end<L: Locking>(sim: &Sim, programs: Vec<Program<L>>, seed: u64) -> Swapped {
+    let done = sim.swap().done();
     sim.swap().fail_one_in(None);
     for Program { mm, bytes } in programs {
         {
@@ -104,4 +105,5 @@ pub fn end<L: Locking>(sim: &Sim, programs: Vec<Program<L>>, seed: u64) {
         sim.cpu(0).call(|| drop(mm));
     }
     sim.finish();
+    done
 }
