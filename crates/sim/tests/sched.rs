@@ -567,7 +567,7 @@ const BUGS: [(&str, &str); 33] = [
 const BUGS_OF_TIDES: [(&str, &str); 4] = [
     ("lock-what-comes-alone", "vma_refcount"),
     ("evict-what-is-kept", "vma_refcount"),
-    ("drop-what-is-written", "vma_refcount"),
+    ("drop-what-is-written", "spf_seq"),
     ("come-again-without-the-page", "vma_refcount"),
 ];
 
