@@ -7,6 +7,7 @@ mod apart;
 mod bed;
 mod file;
 mod handler;
+mod here;
 mod kernel;
 mod on_thread;
 mod on_thread_copy;

@@ -6,12 +6,11 @@
 
 use super::apart::Apart;
 use super::common::{Map, PAGE};
-use super::process::install;
+use super::here::{Fault, Resolve, enter, lead, leave};
 use super::ring::{Held, Ring};
 use super::work::{Contender, Scene};
 use spile_linux::{Cause, Door, Features, Uffd};
-use std::cell::{Cell, UnsafeCell};
-use std::ptr::null;
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::yield_now;
 
@@ -30,26 +29,10 @@ pub static PINNED: AtomicU64 = AtomicU64::new(0);
 // SAFETY: (1) a ring is used by the thread alone whose part it is.
 unsafe impl Sync for OnThread<'_> {}
 
-thread_local! {
-    /// The pager of this thread's faults, and its part.
-    static HERE: Cell<(*const OnThread<'static>, usize)> = const { Cell::new((null(), 0)) };
-}
-
-extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let (pager, part) = HERE.get();
-    assert!(!pager.is_null(), "a signal on a thread that has no part");
-    // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
-    let (pager, at, error) = unsafe {
-        let context = &*context.cast::<libc::ucontext_t>();
-        (&*pager, (*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize])
-    };
-    pager.resolve(part, at, error & 2 != 0);
-}
-
 impl<'a> OnThread<'a> {
     pub fn new(scene: Scene<'a>) -> Self {
         let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::MOVE)).expect("the probe says so");
-        install(on_signal);
+        lead();
         let region = Map::anonymous(scene.file.pages);
         let pools: Vec<_> = (0..scene.threads).map(|_| Apart::new(scene.frames())).collect();
         let zeros = Map::anonymous(1);
@@ -88,20 +71,6 @@ impl<'a> OnThread<'a> {
         }
     }
 
-    fn resolve(&self, part: usize, at: u64, is_write: bool) {
-        let window = self.scene.window;
-        let page = (at - self.region.at(0)) / PAGE;
-        let first = page - page % window;
-        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
-        let ring = unsafe { &mut *self.rings[part].get() };
-        let frame = self.frame(part, ring.take(first, window, is_write, |frame, run| self.evict(part, frame, run)));
-        // SAFETY: (1) the frame is there, and this thread's; (2) whoever misses the page waits for it.
-        unsafe {
-            self.scene.file.read(first, frame, window);
-            self.shift(self.region.at(first), frame, window * PAGE);
-        }
-    }
-
     fn evict(&self, part: usize, frame: u64, run: &[Held]) {
         let frame = self.frame(part, frame);
         let count = run.len() as u64;
@@ -115,18 +84,34 @@ impl<'a> OnThread<'a> {
     }
 }
 
+impl Resolve for OnThread<'_> {
+    fn resolve(&self, part: usize, Fault { at, is_write, .. }: Fault) {
+        let window = self.scene.window;
+        let page = (at - self.region.at(0)) / PAGE;
+        let first = page - page % window;
+        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
+        let ring = unsafe { &mut *self.rings[part].get() };
+        let frame = self.frame(part, ring.take(first, window, is_write, |frame, run| self.evict(part, frame, run)));
+        // SAFETY: (1) the frame is there, and this thread's; (2) whoever misses the page waits for it.
+        unsafe {
+            self.scene.file.read(first, frame, window);
+            self.shift(self.region.at(first), frame, window * PAGE);
+        }
+    }
+}
+
 impl Contender for OnThread<'_> {
     fn at(&self) -> u64 {
         self.region.at(0)
     }
 
     fn begin(&self, part: usize) {
-        HERE.set(((&raw const *self).cast(), part));
+        enter(self, part);
     }
 
     fn end(&self, part: usize) {
         // SAFETY: (1) this thread's.
         unsafe { &mut *self.rings[part].get() }.drain(|frame, run| self.evict(part, frame, run));
-        HERE.set((null(), 0));
+        leave();
     }
 }

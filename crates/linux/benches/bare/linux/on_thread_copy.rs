@@ -5,12 +5,12 @@
 //! flushes once, although the pages are scattered.
 
 use super::common::{Map, PAGE};
-use super::process::{Itself, install};
+use super::here::{Fault, Resolve, enter, lead, leave};
+use super::process::Itself;
 use super::ring::{BATCH, Held, Ring};
 use super::work::{Contender, Scene};
 use spile_linux::{Door, Features, Uffd};
-use std::cell::{Cell, UnsafeCell};
-use std::ptr::null;
+use std::cell::UnsafeCell;
 
 /// What is to be dropped.
 #[derive(Default)]
@@ -32,25 +32,9 @@ pub struct OnThreadCopy<'a> {
 // SAFETY: (1) a ring is used by the thread alone whose part it is.
 unsafe impl Sync for OnThreadCopy<'_> {}
 
-thread_local! {
-    /// The pager of this thread's faults, and its part.
-    static HERE: Cell<(*const OnThreadCopy<'static>, usize)> = const { Cell::new((null(), 0)) };
-}
-
-extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let (pager, part) = HERE.get();
-    assert!(!pager.is_null(), "a signal on a thread that has no part");
-    // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
-    let (pager, at, error) = unsafe {
-        let context = &*context.cast::<libc::ucontext_t>();
-        (&*pager, (*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize])
-    };
-    pager.resolve(part, at, error & 1 != 0, error & 2 != 0);
-}
-
 impl<'a> OnThreadCopy<'a> {
     pub fn new(scene: Scene<'a>) -> Self {
-        install(on_signal);
+        lead();
         let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP)).expect("the probe says so");
         let region = Map::anonymous(scene.file.pages);
         // SAFETY: (1) who uses it are this pager's threads, which have its handler.
@@ -58,27 +42,6 @@ impl<'a> OnThreadCopy<'a> {
         let buffers = (0..scene.threads).map(|_| Map::anonymous(scene.window)).collect();
         let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
         Self { uffd, itself: Itself::new(), region, buffers, rings, scene }
-    }
-
-    fn resolve(&self, part: usize, at: u64, is_there: bool, is_write: bool) {
-        let window = self.scene.window;
-        let page = (at - self.region.at(0)) / PAGE;
-        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
-        let ring = unsafe { &mut *self.rings[part].get() };
-        if is_there {
-            ring.dirty(page);
-            // SAFETY: (1) who writes expects to.
-            return unsafe { self.uffd.protect(self.region.at(page), PAGE, false) }.expect("it is there");
-        }
-        let (first, mut leaving) = (page - page % window, Leaving::default());
-        ring.take(first, window, is_write, |_, run| self.write_back(run, &mut leaving));
-        self.drop(&leaving);
-        let buffer = self.buffers[part].at(0);
-        // SAFETY: (1) the buffer is this thread's; (2) whoever misses the page waits for it.
-        unsafe {
-            self.scene.file.read(first, buffer, window);
-            self.uffd.copy(self.region.at(first), buffer, window * PAGE, !is_write).expect("a page that is missing");
-        }
     }
 
     fn write_back(&self, run: &[Held], leaving: &mut Leaving) {
@@ -102,13 +65,36 @@ impl<'a> OnThreadCopy<'a> {
     }
 }
 
+impl Resolve for OnThreadCopy<'_> {
+    fn resolve(&self, part: usize, Fault { at, is_there, is_write }: Fault) {
+        let window = self.scene.window;
+        let page = (at - self.region.at(0)) / PAGE;
+        // SAFETY: (1) the ring is this thread's, which is in its handler: it does not fault there.
+        let ring = unsafe { &mut *self.rings[part].get() };
+        if is_there {
+            ring.dirty(page);
+            // SAFETY: (1) who writes expects to.
+            return unsafe { self.uffd.protect(self.region.at(page), PAGE, false) }.expect("it is there");
+        }
+        let (first, mut leaving) = (page - page % window, Leaving::default());
+        ring.take(first, window, is_write, |_, run| self.write_back(run, &mut leaving));
+        self.drop(&leaving);
+        let buffer = self.buffers[part].at(0);
+        // SAFETY: (1) the buffer is this thread's; (2) whoever misses the page waits for it.
+        unsafe {
+            self.scene.file.read(first, buffer, window);
+            self.uffd.copy(self.region.at(first), buffer, window * PAGE, !is_write).expect("a page that is missing");
+        }
+    }
+}
+
 impl Contender for OnThreadCopy<'_> {
     fn at(&self) -> u64 {
         self.region.at(0)
     }
 
     fn begin(&self, part: usize) {
-        HERE.set(((&raw const *self).cast(), part));
+        enter(self, part);
     }
 
     fn end(&self, part: usize) {
@@ -118,6 +104,6 @@ impl Contender for OnThreadCopy<'_> {
             self.write_back(run, &mut leaving);
             leaving.count = 0;
         });
-        HERE.set((null(), 0));
+        leave();
     }
 }
