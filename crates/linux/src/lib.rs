@@ -14,19 +14,29 @@
 //! ```
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod backing;
 mod child;
 mod door;
+mod host;
+mod pager;
 mod pages;
 mod probe;
+mod region;
+mod registry;
+mod report;
+mod signal;
 mod stopped;
 mod trial;
 mod uffd;
 
 pub use door::{Door, Reason, Rights, Shut};
+pub use pager::{Builder, NoPager, Pager, Usage};
 pub use probe::{Engine, Refused, Report, probe};
+pub use region::{Failed, NoRegion, OnFailure, Region, RegionBuilder, Transfers, Unwritten};
+pub use signal::thread_can_fault;
 pub use stopped::{Call, Cause, Stopped};
 pub use trial::{Ability, Why};
 pub use uffd::{Features, Uffd};
 
 /// Bytes of a page.
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;

@@ -22,7 +22,7 @@
 //! | call | from a fault | from a verb | under a table lock | may sleep | may allocate |
 //! |---|---|---|---|---|---|
 //! | all of [`Frames`] | yes | yes | `free`, `meta`, `read`, `write`, `copy` | no | frames only |
-//! | `Mmu::encode`, `decode`, `admit`, `commit` | yes | yes | yes, always | no | no |
+//! | `Mmu::encode`, `decode`, `admit`, `commit`, `leave` | yes | yes | yes, always | no | no |
 //! | `Mmu::issue`, `dispatch`, `acked` | yes | yes | when an entry's frame is replaced | no | no |
 //! | `Machine::pin`, `relax` | yes | yes | yes | no | no |
 //! | `Machine::sleep` | **no** | yes | never | yes | no |
@@ -364,6 +364,18 @@ pub unsafe trait Mmu {
     ///
     /// As [`admit`](Self::admit).
     unsafe fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
+
+    /// Called instead, after the entry of `at` was emptied by an evictor: nobody wants the page of `old`, so far. As provided it is [`commit`](Self::commit). A host whose
+    /// tables are elsewhere may leave the page where it is, if nobody can write it there, until its frame is [freed](Frames::free) or shown again: what is read of it meanwhile
+    /// might have been read before. Where a page of a file is shown at several addresses it might not: what is written at one is read at the others.
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit).
+    unsafe fn leave(&self, space: SpaceId, at: u64, old: Pte) {
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, Some(old), None) };
+    }
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;

@@ -116,7 +116,7 @@ impl<P: Platform> PageTable<P> {
         let _section = p.rcu().read();
         let Some((locked, i)) = self.leaving(p, at, frame) else { return false };
         let Some(old) = locked.empty_if(i, wanted) else { return false };
-        self.commit(p, at, Some(old), None);
+        self.leave(p, at, old);
         owed.changed(self, Range::page_of(at));
         true
     }
@@ -130,7 +130,7 @@ impl<P: Platform> PageTable<P> {
         // Before anybody finds it there.
         P::Reclaim::share(p, slot);
         let old = super::table::shown(p, locked.exchange(i, p.encode_slot(slot)));
-        self.commit(p, at, old, None);
+        old.into_iter().for_each(|old| self.leave(p, at, old));
         if !seeded!("write-before-the-flush") {
             owed.changed(self, Range::page_of(at));
         }

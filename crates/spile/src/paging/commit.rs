@@ -26,12 +26,24 @@ impl<P: Platform> PageTable<P> {
     /// Tells of a change of the entry of `at`, whose table the caller has locked.
     #[inline]
     pub(super) fn commit(&self, p: &P, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        self.count(p, old, new);
+        self.announce(p, at, old, new);
+    }
+
+    /// Tells that an evictor has emptied the entry of `at`, whose table it has locked.
+    pub(super) fn leave(&self, p: &P, at: u64, old: Pte) {
+        self.count(p, Some(old), None);
+        // SAFETY: (1) as every caller in this module has; (2) the entry was this one, and is empty.
+        unsafe { p.leave(self.space, at, old) };
+    }
+
+    #[inline]
+    fn count(&self, p: &P, old: Option<Pte>, new: Option<Pte>) {
         match (is_counted(p, old), is_counted(p, new)) {
             (false, true) => P::Reclaim::charge_anyway(p, &self.residents),
             (true, false) if !seeded!("count-arrivals-only") => P::Reclaim::uncharge(p, &self.residents),
             _ => {}
         }
-        self.announce(p, at, old, new);
     }
 
     /// Tells the platform alone: of a change within one that was counted as a whole.

@@ -1,0 +1,146 @@
+//! Contents of a region's pages: from its backing to frames, and back.
+//!
+//! **Guarantee.** A backing is given pages that nobody else has, a run of adjacent ones at once where a run is wanted. What it could not do is remembered, and counted.
+//!
+//! **Mechanism.** A page is read into a slot of the stash. Reads are begun in a fault and made by the thread that faults, when it holds nothing any more
+//! ([`Errands`](super::Errands)); where nobody runs errands they are made at once. To be written a page is copied first, for a program may write it meanwhile.
+
+use super::errands::Errands;
+use super::lanes::lock;
+use super::{Host, Parts};
+use crate::backing::{Backing, Page};
+use arrayvec::ArrayVec;
+use spile::backing::File;
+use spile::{FrameId, Store, Transfer};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// How many pages a backing is asked for at once, at most.
+pub(super) const RUN: usize = 16;
+
+/// What a region's backing has done.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Calls of it that filled pages, and pages.
+    pub fills: AtomicU64,
+    pub filled: AtomicU64,
+    /// Pages that it kept.
+    pub written: AtomicU64,
+    /// Calls that failed.
+    pub failed: AtomicU64,
+}
+
+/// The contents of a region.
+#[derive(Clone)]
+pub struct Contents(Arc<Inner>);
+
+struct Inner {
+    backing: Arc<dyn Backing>,
+    done: Done,
+    last_error: Mutex<Option<io::Error>>,
+}
+
+impl Contents {
+    /// Those that `backing` has.
+    pub fn new(backing: Arc<dyn Backing>) -> Self {
+        Self(Arc::new(Inner { backing, done: Done::default(), last_error: Mutex::new(None) }))
+    }
+
+    /// What the backing has done so far.
+    pub fn done(&self) -> &Done {
+        &self.0.done
+    }
+
+    /// Its last error, if there is one that was not taken yet.
+    pub fn take_error(&self) -> Option<io::Error> {
+        lock(&self.0.last_error).take()
+    }
+
+    /// What it has of `pages` is not wanted any more.
+    pub fn discard(&self, pages: std::ops::Range<u64>) {
+        self.0.backing.discard(pages);
+    }
+
+    /// Asks the backing. Whether it did what it was asked for: who panics did not.
+    fn ask(&self, question: impl FnOnce(&dyn Backing) -> io::Result<()>) -> bool {
+        let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.0.backing)));
+        let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the backing panicked")));
+        let Err(error) = answer else { return true };
+        // Relaxed, here and below: numbers.
+        self.0.done.failed.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.0.last_error) = Some(error);
+        false
+    }
+
+    fn fill(&self, first: u64, pages: &mut [&mut Page]) -> bool {
+        let filled = self.ask(|backing| backing.fill(first, pages));
+        if filled {
+            self.0.done.fills.fetch_add(1, Ordering::Relaxed);
+            self.0.done.filled.fetch_add(pages.len() as u64, Ordering::Relaxed);
+        }
+        filled
+    }
+
+    /// Fills `frames` with the pages from `first` on, and says of each whether that succeeded.
+    ///
+    /// # Safety
+    ///
+    /// (1) They are the caller's alone; (2) each has a buffer.
+    pub(super) unsafe fn fill_frames(&self, host: &Parts, first: u64, frames: &[FrameId], mut over: impl FnMut(u64, bool)) {
+        let page_of = |frame: &FrameId| {
+            let at = host.lies(host.places[frame.0 as usize].get()) as *mut Page;
+            // SAFETY: (1) the frame's, says the caller, and so another for each; (2) a whole page.
+            unsafe { &mut *at }
+        };
+        let mut pages: ArrayVec<&mut Page, RUN> = frames.iter().map(page_of).collect();
+        let is_filled = self.fill(first, &mut pages);
+        for (n, page) in pages.iter_mut().enumerate() {
+            // One that cannot be had does not keep others from being had.
+            let is_filled = is_filled || frames.len() > 1 && self.fill(first + n as u64, std::slice::from_mut(page));
+            over(first + n as u64, is_filled);
+        }
+    }
+}
+
+impl Store<Host> for Contents {
+    unsafe fn start_read(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
+        let host = &*file.platform().0;
+        if host.buffer(frame).is_none() {
+            *lock(&self.0.last_error) = Some(io::ErrorKind::OutOfMemory.into());
+            return Transfer::Failed;
+        }
+        if Errands::take(file, page, frame) {
+            return Transfer::Started;
+        }
+        let mut is_filled = false;
+        // SAFETY: (1) says the caller; (2) just now.
+        unsafe { self.fill_frames(host, page, &[frame], |_, filled| is_filled = filled) };
+        if is_filled { Transfer::Done } else { Transfer::Failed }
+    }
+
+    unsafe fn start_write(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
+        let host = &*file.platform().0;
+        let Some(slot) = host.stash.buffer(&host.uffd) else { return Transfer::Failed };
+        let copy = host.stash.at(slot) as *mut Page;
+        {
+            let pinned = host.places[frame.0 as usize].pin();
+            // SAFETY: (1) held, says the caller, and pinned; (2) the slot is this thread's.
+            unsafe { copy.copy_from_nonoverlapping(host.lies(pinned.at) as *const Page, 1) };
+        }
+        // SAFETY: (1) the slot's, which nobody else has.
+        let is_written = self.ask(|backing| backing.write_back(page, &[unsafe { &*copy }]));
+        host.stash.give(slot, &host.advised);
+        self.0.done.written.fetch_add(u64::from(is_written), Ordering::Relaxed);
+        if is_written { Transfer::Done } else { Transfer::Failed }
+    }
+
+    fn takes_writes(&self, _: &File<Host>) -> bool {
+        self.0.backing.takes_writes()
+    }
+
+    fn sync(&self, _: &File<Host>) -> bool {
+        self.ask(|backing| backing.sync())
+    }
+}

@@ -1,0 +1,109 @@
+//! Pages whose frames are free, and that are still where the program was shown them.
+//!
+//! **Guarantee.** A frame is given back after its page is gone. A page is dropped once, and before another is put in its place.
+//!
+//! **Mechanism.** What has left is noted, and dropped many at a time: other CPUs are then flushed once. Until then nobody can write it, for the core lets no page leave that is not
+//! protected. Who wants to show another page there is told by the kernel that there is one, and has it dropped first. Pages are dropped under the lock under
+//! which they are noted, so who does not find one knows that it is gone, or has not come yet.
+
+use super::drop_pages::{Advised, MOST};
+use super::lanes::{LANES, Lanes, here, lock};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[derive(Clone, Copy, Default)]
+struct Page {
+    at: u64,
+    frame: u32,
+}
+
+#[derive(Default)]
+struct Noted {
+    pages: [Page; MOST],
+    count: usize,
+}
+
+#[repr(align(128))]
+#[derive(Default)]
+struct Lane {
+    noted: Mutex<Noted>,
+    count: AtomicUsize,
+}
+
+/// Pages that are to be dropped.
+pub struct Leaving {
+    lanes: [Lane; LANES],
+}
+
+impl Noted {
+    /// Drops those that `gone` says, and gives their frames back.
+    fn drop_those(&mut self, advised: &Advised, free: &Lanes, gone: impl Fn(u64) -> bool) -> usize {
+        let (mut pages, mut found, mut kept) = ([0; MOST], 0, 0);
+        let mut frames = [0; MOST];
+        for i in 0..self.count {
+            let page = self.pages[i];
+            if gone(page.at) {
+                (pages[found], frames[found]) = (page.at, page.frame);
+                found += 1;
+            } else {
+                self.pages[kept] = page;
+                kept += 1;
+            }
+        }
+        // SAFETY: (1) noted: their frames are nobody's.
+        unsafe { advised.drop_pages(&mut pages[..found]) };
+        frames[..found].iter().for_each(|frame| free.give(*frame));
+        self.count = kept;
+        found
+    }
+}
+
+impl Leaving {
+    /// None.
+    pub fn new() -> Self {
+        Self { lanes: std::array::from_fn(|_| Lane::default()) }
+    }
+
+    /// Notes that `frame` is free when the page at `at` is gone, which is protected.
+    pub fn note(&self, at: u64, frame: u32, advised: &Advised, free: &Lanes) {
+        let lane = &self.lanes[here()];
+        let mut noted = lock(&lane.noted);
+        if noted.count == MOST {
+            noted.drop_those(advised, free, |_| true);
+        }
+        let count = noted.count;
+        noted.pages[count] = Page { at, frame };
+        noted.count += 1;
+        lane.count.store(noted.count, Ordering::Relaxed);
+    }
+
+    /// Drops a batch, if there is one. Whether frames are free for that.
+    pub fn drop_some(&self, advised: &Advised, free: &Lanes) -> bool {
+        let here = here();
+        (0..LANES).any(|n| self.drop_of((here + n) % LANES, advised, free, |_| true) > 0)
+    }
+
+    /// Drops the page at `at`, if it is noted. Whether it was.
+    pub fn drop_at(&self, at: u64, advised: &Advised, free: &Lanes) -> bool {
+        (0..LANES).any(|lane| self.drop_of(lane, advised, free, |page| page == at) > 0)
+    }
+
+    /// Drops all of `range`.
+    pub fn drop_within(&self, range: &Range<u64>, advised: &Advised, free: &Lanes) {
+        (0..LANES).for_each(|lane| _ = self.drop_of(lane, advised, free, |page| range.contains(&page)));
+    }
+
+    fn drop_of(&self, lane: usize, advised: &Advised, free: &Lanes, gone: impl Fn(u64) -> bool) -> usize {
+        let lane = &self.lanes[lane];
+        let mut noted = lock(&lane.noted);
+        let dropped = noted.drop_those(advised, free, gone);
+        lane.count.store(noted.count, Ordering::Relaxed);
+        dropped
+    }
+
+    /// How many there are, about.
+    pub fn count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.count.load(Ordering::Relaxed)).sum()
+    }
+}

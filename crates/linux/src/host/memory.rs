@@ -1,0 +1,66 @@
+//! Addresses that are the pager's.
+//!
+//! **Guarantee.** They are unmapped when this is dropped. No memory is taken for them until they are used.
+//!
+//! **Mechanism.** Private anonymous mappings of small pages, and what the kernel is told about them.
+
+use crate::PAGE;
+use std::io::Error;
+use std::ptr::null_mut;
+
+/// Addresses of so many bytes.
+#[derive(Debug)]
+pub struct Memory {
+    at: *mut u8,
+    len: u64,
+}
+
+// SAFETY: (1) an address; who uses what is there says why he may.
+unsafe impl Send for Memory {}
+// SAFETY: (1) as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// New ones, of whole pages. A child has them not: a page that a fork shares could not be moved, and what it would find missing it would read as zeros.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `ENOMEM` where the process may map no more.
+    pub fn new(len: u64) -> Result<Self, Error> {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: (1) a new mapping overlaps nothing.
+        let at = unsafe { libc::mmap(null_mut(), len as usize, prot, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        let memory = Self { at: at.cast(), len };
+        // Where the kernel knows no huge pages it has none.
+        _ = memory.advise(libc::MADV_NOHUGEPAGE);
+        memory.advise(libc::MADV_DONTFORK)?;
+        Ok(memory)
+    }
+
+    fn advise(&self, advice: i32) -> Result<(), Error> {
+        // SAFETY: (1) ours; neither advice changes what is there.
+        let result = unsafe { libc::madvise(self.at.cast(), self.len as usize, advice) };
+        if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+    }
+
+    /// Where page `page` of it begins.
+    pub fn at(&self, page: u64) -> u64 {
+        debug_assert!(page * PAGE <= self.len);
+        self.at as u64 + page * PAGE
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: (1) ours; who drops it does not use it any more.
+        unsafe { libc::munmap(self.at.cast(), self.len as usize) };
+    }
+}

@@ -1,0 +1,157 @@
+//! What the program is shown: the kernel's tables, changed with the core's.
+//!
+//! **Guarantee.** Under the lock of the core's table the kernel shows at an address the frame that the entry says, writable if the entry is, or nothing; or what
+//! an evictor has just taken out of the entry, protected.
+//!
+//! **Mechanism.** To show is to copy from the stash, to hide is to move back there. A page that is there already is protected, or not, where it is.
+
+use super::Host;
+use super::frames::ZERO_PAGE;
+use super::place::Where;
+use crate::{Cause, Engine, PAGE};
+use spile::paging::Pte;
+use spile::{Mmu, Prot, Range, Refused, SpaceId};
+use std::thread::yield_now;
+
+/// What of an entry the kernel is told: pages that may be read.
+fn shown(pte: Option<Pte>) -> Option<Pte> {
+    pte.filter(|pte| pte.prot != Prot::NONE)
+}
+
+impl Host {
+    /// Shows the page of `new` at `at`, where the core shows nothing.
+    fn show(&self, at: u64, new: Pte) -> Result<(), Refused> {
+        let is_protected = !new.prot.has(Prot::W);
+        let place = &self.0.places[new.frame.0 as usize];
+        let from = match place.get() {
+            // An evictor has let go of it, and it is wanted.
+            Where::Shown { at: there, is_protected: was } if there == at => {
+                if was != is_protected {
+                    self.protect(at, new, is_protected);
+                }
+                return Ok(());
+            }
+            // At another address too: there is but one page.
+            Where::Shown { .. } => return Err(Refused::NoMemory),
+            Where::Nowhere | Where::Zeros => ZERO_PAGE.at(),
+            Where::Stash(slot) => self.0.stash.at(slot),
+        };
+        // SAFETY: (1) who misses the page waits for this; (2) what is in the stash is written by who has the frame alone.
+        while let Err(stopped) = unsafe { self.0.uffd.copy(at, from, PAGE, is_protected) } {
+            match stopped.cause() {
+                // What was there has left, or is about to.
+                Cause::PageThere if self.0.leaving.drop_at(at, &self.0.advised, &self.0.free) => {}
+                Cause::PageThere => return Err(Refused::Busy),
+                Cause::NoMemory => return Err(Refused::NoMemory),
+                _ => crate::report::abort(format_args!("{stopped}")),
+            }
+        }
+        if new.frame != super::ZEROS {
+            let before = place.get();
+            place.set(Where::Shown { at, is_protected });
+            if let Where::Stash(slot) = before {
+                self.0.stash.give(slot, &self.0.advised);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what is shown at `at`: its bytes are in the stash then.
+    fn hide(&self, at: u64, old: Pte) {
+        if old.frame == super::ZEROS {
+            // SAFETY: (1) a copy of zeros.
+            return unsafe { self.0.advised.drop_pages(&mut [at]) };
+        }
+        let place = &self.0.places[old.frame.0 as usize];
+        debug_assert!(matches!(place.get(), Where::Shown { at: there, .. } if there == at), "{:?} at {at:#x}", place.get());
+        place.leave();
+        let slot = match self.0.engine {
+            Engine::Move => self.move_away(at),
+            Engine::Copy => self.copy_away(at),
+        };
+        place.set(Where::Stash(slot));
+    }
+
+    /// Moves what is shown at `at` to the stash: to which slot.
+    fn move_away(&self, at: u64) -> u32 {
+        let slot = self.0.stash.shelter(&self.0.advised);
+        // SAFETY: (1) whoever wants the page faults, and waits for the table's lock; the shelter is this thread's.
+        while let Err(stopped) = unsafe { self.0.uffd.move_pages(self.0.stash.at(slot), at, PAGE) } {
+            match stopped.cause() {
+                // Somebody reads or writes it, past the page cache of a disk.
+                Cause::Shared => yield_now(),
+                _ => crate::report::abort(format_args!("{stopped}")),
+            }
+        }
+        slot
+    }
+
+    /// The same, where the kernel cannot move.
+    fn copy_away(&self, at: u64) -> u32 {
+        let slot = self.0.must_have(self.0.stash.buffer(&self.0.uffd));
+        // SAFETY: (1) who writes it from now on faults, and waits; (2) it is there, and nobody else takes it away; the slot is this thread's.
+        unsafe {
+            self.0.uffd.protect(at, PAGE, true).unwrap_or_else(|stopped| crate::report::abort(format_args!("{stopped}")));
+            (self.0.stash.at(slot) as *mut u8).copy_from_nonoverlapping(at as *const u8, PAGE as usize);
+            self.0.advised.drop_pages(&mut [at]);
+        }
+        slot
+    }
+
+    /// Lets the program write what is shown at `at`, or not.
+    fn protect(&self, at: u64, pte: Pte, is_protected: bool) {
+        // SAFETY: (1) who writes a protected page faults, and waits for the table's lock.
+        if let Err(stopped) = unsafe { self.0.uffd.protect(at, PAGE, is_protected) } {
+            crate::report::abort(format_args!("{stopped}"));
+        }
+        self.0.places[pte.frame.0 as usize].protect(is_protected);
+    }
+
+    fn change(&self, at: u64, old: Option<Pte>, new: Option<Pte>) -> Result<(), Refused> {
+        match (shown(old), shown(new)) {
+            (Some(old), Some(new)) if old.frame == new.frame => {
+                // The kernel is told of reads and writes alone.
+                if old.prot.has(Prot::W) != new.prot.has(Prot::W) {
+                    self.protect(at, new, !new.prot.has(Prot::W));
+                }
+                Ok(())
+            }
+            (None, new) => new.map_or(Ok(()), |new| self.show(at, new)),
+            (Some(old), new) => {
+                self.hide(at, old);
+                // Now it cannot be refused any more. Nothing is in its way.
+                while new.is_some_and(|new| self.show(at, new).is_err()) {
+                    yield_now();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+// SAFETY: (1) the format is the core's; (2) the kernel flushes before a move, a protection or a drop is over; what an evictor takes away stays to be read, as `leave` lets it, and no page
+// of a file is shown twice.
+unsafe impl Mmu for Host {
+    type Flush = ();
+
+    unsafe fn admit(&self, _: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
+        self.change(at, old, Some(new))
+    }
+
+    unsafe fn commit(&self, _: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {
+        // What comes back after it was moved is in the stash; what is in its way is about to go.
+        while self.change(at, old, new).is_err() {
+            yield_now();
+        }
+    }
+
+    unsafe fn leave(&self, _: SpaceId, at: u64, old: Pte) {
+        if old.frame == super::ZEROS {
+            self.hide(at, old);
+        } else if old.prot.has(Prot::W) {
+            self.protect(at, old, true);
+        }
+    }
+
+    fn issue(&self, _: SpaceId, _: Range) {}
+}

@@ -1,0 +1,459 @@
+//! A region: addresses whose pages come from a backing, and go back there.
+//!
+//! **Guarantee.** What a program wrote it reads again, however often the page has left memory in between. A page that its backing cannot give is no page of zeros: who touches it is told
+//! as the region says ([`OnFailure`]). A page that could not be written back stays.
+//!
+//! **Mechanism.** One address space of the core's ([`Mm`]) with one mapping, of one file of the core's, whose store is the backing. Loads and stores come by the handler of SIGBUS; calls
+//! that are made here ask the core first, so that no signal is needed.
+
+use crate::backing::Backing;
+use crate::host::{Contents, Errands, Host, Memory};
+use crate::pager::Pager;
+use crate::registry::{self, Serve, Visit};
+use crate::{PAGE, report};
+use bytemuck::{AnyBitPattern, NoUninit};
+use spile::backing::File;
+use spile::linux::advice;
+use spile::{Access, Attr, Denied, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What becomes of a thread that touches a page which cannot be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It gets the SIGBUS that it would have got without a pager, as for a mapped file that cannot be read: who handled that before has it, and if nobody did the process ends.
+    #[default]
+    Signal,
+    /// The process ends, with a line that says why.
+    Abort,
+}
+
+/// How a region is to be.
+#[must_use = "it is not mapped yet"]
+pub struct RegionBuilder<'p, B: Backing, L: Locking = VmaRefcount> {
+    pager: &'p Pager<L>,
+    backing: B,
+    len: u64,
+    budget: Option<u64>,
+    window: u32,
+    is_writable: bool,
+    on_failure: OnFailure,
+}
+
+/// There is no region.
+#[derive(Debug)]
+pub enum NoRegion {
+    /// It would have no bytes, or more than addresses tell apart.
+    Length(u64),
+    /// A window that is no power of two, or of more than [`RegionBuilder::MOST_AROUND`] pages.
+    Window(u32),
+    /// A budget of less than [`RegionBuilder::LEAST`] bytes.
+    Budget(u64),
+    /// The kernel refused something that it needs.
+    Kernel(&'static str, io::Error),
+    /// The pager has no memory for its tables.
+    NoMemory,
+}
+
+impl fmt::Display for NoRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(len) => write!(f, "a region of {len} bytes: it takes 1 at least, and {MOST} at most"),
+            Self::Window(pages) => write!(f, "a window of {pages} pages: it takes a power of two, {MOST_AROUND} at most"),
+            Self::Budget(bytes) => write!(f, "a budget of {bytes} bytes: a region takes {LEAST} at least"),
+            Self::Kernel(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::NoMemory => f.write_str("the pager has no memory for the region's tables"),
+        }
+    }
+}
+
+impl std::error::Error for NoRegion {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Kernel(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An access that cannot be had.
+#[derive(Debug)]
+pub struct Failed {
+    /// Which byte of the region.
+    pub at: u64,
+    /// Why not, as the core says it.
+    pub why: Denied,
+    /// The backing's last error, if that is why.
+    pub error: Option<io::Error>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why {
+            Denied::Unmapped => "is not of the region",
+            Denied::Protected => "may not be written",
+            Denied::Bus => "cannot be had from the backing",
+            Denied::NoMemory => "finds no memory: what is there cannot leave",
+        };
+        write!(f, "byte {} {why}", self.at)?;
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.as_ref().map(|error| error as _)
+    }
+}
+
+/// Not all of a region is durable; what could not be written is in memory still, and can be flushed again.
+#[derive(Debug)]
+pub struct Unwritten(pub Option<io::Error>);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        spile::backing::Unwritten.fmt(f)?;
+        self.0.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+impl std::error::Error for Unwritten {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_ref().map(|error| error as _)
+    }
+}
+
+const LEAST: u64 = 8 * PAGE;
+const MOST: u64 = 1 << 46;
+const MOST_AROUND: u32 = 16;
+
+impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
+    /// The least budget, in bytes.
+    pub const LEAST: u64 = LEAST;
+    /// How many pages are brought by one fault, at most.
+    pub const MOST_AROUND: u32 = MOST_AROUND;
+
+    pub(crate) fn new(pager: &'p Pager<L>, backing: B, len: u64) -> Self {
+        let is_writable = backing.takes_writes();
+        Self { pager, backing, len, budget: None, window: MOST_AROUND, is_writable, on_failure: OnFailure::default() }
+    }
+
+    /// How many bytes it may show, of the pager's budget. All, unless said.
+    pub fn budget(self, bytes: u64) -> Self {
+        Self { budget: Some(bytes), ..self }
+    }
+
+    /// How many pages a fault brings, around the one that is missed: a power of two. 16, unless said; 1 where accesses are random.
+    pub fn around(self, pages: u32) -> Self {
+        Self { window: pages, ..self }
+    }
+
+    /// Whether it may be written. If its backing takes writes, unless said. What is written and cannot be written back stays in memory.
+    pub fn writable(self, is_writable: bool) -> Self {
+        Self { is_writable, ..self }
+    }
+
+    /// What becomes of a thread that touches a page which cannot be had.
+    pub fn on_failure(self, on_failure: OnFailure) -> Self {
+        Self { on_failure, ..self }
+    }
+
+    /// Maps it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRegion`].
+    pub fn map(self) -> Result<Region<B, L>, NoRegion> {
+        if !(1..=MOST).contains(&self.len) {
+            return Err(NoRegion::Length(self.len));
+        }
+        if !self.window.is_power_of_two() || self.window > MOST_AROUND {
+            return Err(NoRegion::Window(self.window));
+        }
+        if let Some(bytes) = self.budget.filter(|bytes| *bytes < LEAST) {
+            return Err(NoRegion::Budget(bytes));
+        }
+        let host = self.pager.host().clone();
+        let memory = Memory::new(self.len.next_multiple_of(PAGE)).map_err(|error| NoRegion::Kernel("map the region", error))?;
+        let register = |stopped: crate::Stopped| NoRegion::Kernel("register the region with the userfaultfd", stopped.error());
+        // SAFETY: (1) nobody uses it yet, and who will has its faults handled.
+        unsafe { host.uffd().register(memory.at(0), memory.len()) }.map_err(register)?;
+        let backing = Arc::new(self.backing);
+        let contents = Contents::new(backing.clone());
+        let _visit = Visit::begin();
+        let file = File::new(host.clone(), contents, self.len).ok_or(NoRegion::NoMemory)?;
+        file.set_readahead(self.window);
+        let range = spile::Range::with_len(memory.at(0), memory.len()).expect("whole pages");
+        let mm = Mm::new(host, Layout { all: range, base: range.end(), stack_gap: 0 }).map_err(|_| NoRegion::NoMemory)?;
+        let attr = |_| Attr {
+            prot: if self.is_writable { Prot::RW } else { Prot::R },
+            flags: Flags::SHARED.with(Flags::when(self.is_writable, Flags::MAY_WRITE)).with(Flags::when(self.window == 1, Flags::RANDOM)),
+            backing: spile::Backing::File(file.clone(), 0),
+            name: None,
+        };
+        mm.map(Place::At(range), attr).map_err(|_| NoRegion::NoMemory)?;
+        if let Some(bytes) = self.budget {
+            mm.set_limit(Some(bytes / PAGE));
+        }
+        let served = Arc::new(Served { mm, file, on_failure: self.on_failure, start: memory.at(0) });
+        let region = Region { served, backing, memory, len: self.len, is_writable: self.is_writable, is_known: false };
+        region.publish()
+    }
+}
+
+/// What the handler has of a region.
+struct Served<L: Locking> {
+    mm: Mm<Host, L>,
+    file: File<Host>,
+    on_failure: OnFailure,
+    start: u64,
+}
+
+impl<L: Locking> Served<L> {
+    fn contents(&self) -> &Contents {
+        self.file.store().expect("it was made with one")
+    }
+
+    fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
+        Errands::during(|| self.mm.fault_and_wait(at, access)).map(drop)
+    }
+}
+
+impl<L: Locking> Serve for Served<L> {
+    fn serve(&self, at: u64, access: Access) -> Result<(), Denied> {
+        self.fault(at, access)
+    }
+
+    fn failed(&self, at: u64, access: Access, why: Denied) {
+        if self.on_failure == OnFailure::Abort {
+            let failed = Failed { at: at - self.start, why, error: self.contents().take_error() };
+            report::abort(format_args!("a {access:?} at {at:#x} failed: {failed}"));
+        }
+    }
+}
+
+/// Addresses whose pages come from a `B`, and go back there.
+///
+/// When it is dropped, what was written is written back, and errors of that are lost: [`flush`](Self::flush) first. It must not be dropped by a backing while that is asked for
+/// something.
+pub struct Region<B: Backing, L: Locking = VmaRefcount> {
+    served: Arc<Served<L>>,
+    backing: Arc<B>,
+    memory: Memory,
+    len: u64,
+    is_writable: bool,
+    /// Whether the handler knows it.
+    is_known: bool,
+}
+
+impl<B: Backing, L: Locking> Region<B, L> {
+    /// Lets the handler know it.
+    fn publish(mut self) -> Result<Self, NoRegion> {
+        self.is_known = registry::add(&self.addresses(), self.served.clone());
+        if self.is_known { Ok(self) } else { Err(NoRegion::NoMemory) }
+    }
+
+    fn addresses(&self) -> Range<u64> {
+        self.memory.at(0)..self.memory.at(0) + self.memory.len()
+    }
+
+    fn pages(&self) -> Range<u64> {
+        0..self.len.div_ceil(PAGE)
+    }
+
+    /// The pages of some bytes.
+    fn pages_of(&self, bytes: &Range<u64>) -> Range<u64> {
+        bytes.start / PAGE..bytes.end.min(self.len).div_ceil(PAGE).max(bytes.start / PAGE)
+    }
+
+    fn failed(&self, at: u64, why: Denied) -> Failed {
+        let error = if why == Denied::Bus { self.served.contents().take_error() } else { None };
+        Failed { at, why, error }
+    }
+
+    /// Its backing.
+    pub fn backing(&self) -> &B {
+        &self.backing
+    }
+
+    /// Its length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Where it begins. Whoever uses it sees to it that no two threads write the same place, as ever.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.memory.at(0) as *mut u8
+    }
+
+    /// Its bytes, as so many `T` as they are. What is not in memory is brought when it is touched.
+    ///
+    /// # Panics
+    ///
+    /// If a `T` has no bytes, or has to be aligned to more than a page.
+    pub fn as_slice<T: AnyBitPattern>(&self) -> &[T] {
+        // SAFETY: (1) so many whole ones lie in the region, aligned, for it begins at a page; (2) any bytes are one; (3) nobody writes them: that takes the region alone, and a page
+        // that has left comes back with the same bytes, as the backing has promised.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.count::<T>()) }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Panics
+    ///
+    /// As there; and if the region is not writable.
+    pub fn as_mut_slice<T: AnyBitPattern + NoUninit>(&mut self) -> &mut [T] {
+        assert!(self.is_writable, "the region was mapped to be read: say writable(true), or have a backing that takes writes");
+        // SAFETY: (1) and (2) as there; (3) it is the caller's alone, and what he writes there are bytes that a backing may have.
+        unsafe { std::slice::from_raw_parts_mut(self.as_ptr().cast(), self.count::<T>()) }
+    }
+
+    fn count<T>(&self) -> usize {
+        const { assert!(size_of::<T>() > 0, "one of them has no bytes") };
+        const { assert!(align_of::<T>() <= PAGE as usize, "a region begins at a page") };
+        self.len as usize / size_of::<T>()
+    }
+
+    /// Copies from byte `at` on, without a signal: for code that may not take one, and to hear of errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: what lies before is copied.
+    pub fn read_at(&self, at: u64, bytes: &mut [u8]) -> Result<(), Failed> {
+        self.within(at, bytes.len())?;
+        let _visit = Visit::begin();
+        Errands::during(|| self.served.mm.read_user(self.memory.at(0) + at, bytes))
+            .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))
+    }
+
+    /// The same, of a write.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: what lies before is written.
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failed> {
+        self.within(at, bytes.len())?;
+        let _visit = Visit::begin();
+        Errands::during(|| self.served.mm.write_user(self.memory.at(0) + at, bytes))
+            .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))
+    }
+
+    fn within(&self, at: u64, len: usize) -> Result<(), Failed> {
+        let is_within = at <= self.len && len as u64 <= self.len - at;
+        if is_within { Ok(()) } else { Err(self.failed(self.len.max(at), Denied::Unmapped)) }
+    }
+
+    /// Brings what is missing of `bytes`, so that no access there has to wait, for now: before it is handed to code that may not take a signal. More than the budget it does not hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: what lies before is there.
+    pub fn prefetch(&self, bytes: Range<u64>) -> Result<(), Failed> {
+        let _visit = Visit::begin();
+        for page in self.pages_of(&bytes) {
+            self.served.fault(self.memory.at(page), Access::Read).map_err(|why| self.failed(page * PAGE, why))?;
+        }
+        Ok(())
+    }
+
+    /// Writes back what was written, and waits until the backing says that it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`].
+    pub fn flush(&self) -> Result<(), Unwritten> {
+        let _visit = Visit::begin();
+        self.served.file.flush(self.pages()).map_err(|_| Unwritten(self.served.contents().take_error()))
+    }
+
+    /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
+    pub fn evict(&self, bytes: Range<u64>) {
+        let _visit = Visit::begin();
+        let pages = self.pages_of(&bytes);
+        if !pages.is_empty() {
+            let (at, len) = (self.memory.at(pages.start), (pages.end - pages.start) * PAGE);
+            self.served.mm.madvise(at, len, advice::PAGEOUT).expect("it is mapped, and no page is locked");
+        }
+    }
+
+    /// From now on it may show so many bytes, of the pager's budget; what is too much leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRegion::Budget`].
+    pub fn set_budget(&self, bytes: Option<u64>) -> Result<(), NoRegion> {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST) {
+            return Err(NoRegion::Budget(bytes));
+        }
+        let _visit = Visit::begin();
+        self.served.mm.set_limit(bytes.map(|bytes| bytes / PAGE));
+        Ok(())
+    }
+
+    /// How many pages it shows. A moment's truth, as the two that follow.
+    pub fn resident_pages(&self) -> u64 {
+        self.served.mm.resident_pages()
+    }
+
+    /// How many are in memory, or are being read.
+    pub fn cached_pages(&self) -> u64 {
+        self.served.file.cached_pages()
+    }
+
+    /// How many differ from what the backing has.
+    pub fn dirty_pages(&self) -> u64 {
+        self.served.file.dirty_pages()
+    }
+
+    /// What its backing has done so far: calls that filled pages, pages filled, pages written back, calls that failed.
+    pub fn transfers(&self) -> Transfers {
+        let done = self.served.contents().done();
+        let load = |number: &std::sync::atomic::AtomicU64| number.load(std::sync::atomic::Ordering::Relaxed);
+        Transfers { fills: load(&done.fills), filled: load(&done.filled), written: load(&done.written), failed: load(&done.failed) }
+    }
+}
+
+/// What a region's backing has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// Calls that filled pages.
+    pub fills: u64,
+    /// Pages that they filled.
+    pub filled: u64,
+    /// Pages that were written back.
+    pub written: u64,
+    /// Calls that failed.
+    pub failed: u64,
+}
+
+impl<B: Backing, L: Locking> Drop for Region<B, L> {
+    fn drop(&mut self) {
+        if !self.is_known {
+            return;
+        }
+        // Its errors are lost, as it says.
+        _ = self.flush();
+        registry::remove(&self.addresses());
+        let range = spile::Range::with_len(self.memory.at(0), self.memory.len()).expect("whole pages");
+        {
+            let _visit = Visit::begin();
+            while self.served.mm.unmap(range).is_err() {
+                std::thread::yield_now();
+            }
+            self.served.file.invalidate(self.pages());
+        }
+        // Evictors may have a frame of it, which they give back.
+        registry::wait_for_visits();
+        self.served.mm.platform().forget(&self.addresses());
+    }
+}
+
+impl<B: Backing, L: Locking> fmt::Debug for Region<B, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = self.addresses();
+        write!(f, "region {:#x}-{:#x}, {} pages resident", addresses.start, addresses.end, self.resident_pages())
+    }
+}

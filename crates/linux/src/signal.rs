@@ -1,0 +1,122 @@
+//! SIGBUS: a thread has touched what is not there.
+//!
+//! **Guarantee.** A fault of a region is answered on the thread that took it. Every other SIGBUS is its who had the signal before, or the kernel's. Nothing is allocated here, and no lock
+//! is taken that the interrupted thread could have: it was at a load or store of a region's, and the pager touches no region while it holds one.
+//!
+//! **Mechanism.** The handler is installed once for the process, with `SA_NODEFER`: what a backing touches may fault in turn. It remembers who was there before.
+
+use crate::host::lock;
+use crate::registry::Visit;
+use spile::Access;
+use std::io::Error;
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
+use std::sync::{Mutex, OnceLock};
+
+/// Who had the signal before.
+struct Before(libc::sigaction);
+
+// SAFETY: (1) a record that is only read.
+unsafe impl Send for Before {}
+// SAFETY: (1) as above.
+unsafe impl Sync for Before {}
+
+static BEFORE: OnceLock<Before> = OnceLock::new();
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// Bit of an x86 page fault's error: the access was a write.
+const WRITE: i64 = 2;
+
+/// From now on faults of regions are handled. Once for the process; who installs another handler afterwards hands on what is not his.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn install() -> Result<(), Error> {
+    let _one = lock(&INSTALLING);
+    if BEFORE.get().is_some() {
+        return Ok(());
+    }
+    let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: (1) room for a record; zeros are one.
+    let before = unsafe {
+        if libc::sigaction(libc::SIGBUS, null(), before.as_mut_ptr()) != 0 {
+            return Err(Error::last_os_error());
+        }
+        before.assume_init()
+    };
+    // First: a fault may come at once.
+    BEFORE.get_or_init(|| Before(before));
+    // SAFETY: (1) zeros are an empty mask; (2) the handler keeps to what one may do.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_sigbus as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        if libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) != 0 {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Whether this thread lets SIGBUS through. If not, its first fault of a region ends the process: the kernel does not wait.
+#[must_use]
+pub fn thread_can_fault() -> bool {
+    let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: (1) room for a set, which is only read.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, null(), blocked.as_mut_ptr());
+        libc::sigismember(blocked.as_ptr(), libc::SIGBUS) == 0
+    }
+}
+
+extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: (1) both are the kernel's, for this call; (2) this thread's.
+    let (at, error, is_raised_by_access, errno) = unsafe {
+        let context = &*context.cast::<libc::ucontext_t>();
+        ((*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize], (*info).si_code > 0, *libc::__errno_location())
+    };
+    let access = if error & WRITE != 0 { Access::Write } else { Access::Read };
+    let is_served = is_raised_by_access && {
+        let visit = Visit::begin();
+        visit.find(at).is_some_and(|entry| match entry.0.serve(at, access) {
+            Ok(()) => true,
+            Err(why) => {
+                entry.0.failed(at, access, why);
+                false
+            }
+        })
+    };
+    if !is_served {
+        hand_on(signal, info, context);
+    }
+    // SAFETY: (1) this thread's.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Whoever had the signal before has it.
+fn hand_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some(Before(before)) = BEFORE.get() else { return };
+    match before.sa_sigaction {
+        // The kernel's: the access is repeated, and ends the process.
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: (1) nobody handles it any more.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            // SAFETY: (1) what the kernel gave.
+            if unsafe { (*info).si_code } <= 0 {
+                // SAFETY: (1) one that was sent is sent again.
+                unsafe { libc::raise(signal) };
+            }
+        }
+        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: (1) so it was installed.
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = unsafe { std::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: (1) so it was installed.
+            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Pagers, and a backing in memory.
+#![allow(dead_code, reason = "each test takes a part")]
+
+use spile_linux::backing::{Backing, Page};
+use spile_linux::{NoPager, PAGE, Pager};
+use std::io;
+use std::sync::Mutex;
+
+/// A pager with such a budget, or a word why the test is skipped.
+pub fn pager(budget: u64) -> Option<Pager> {
+    match Pager::builder().budget(budget).build() {
+        Ok(pager) => Some(pager),
+        Err(NoPager::Refused(refused, _)) => {
+            println!("skipped: {refused}");
+            None
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Pages in memory.
+pub struct Kept(Vec<Mutex<Box<Page>>>);
+
+impl Kept {
+    /// Full of zeros.
+    pub fn new(pages: u64) -> Self {
+        Self((0..pages).map(|_| Mutex::new(Box::new([0; PAGE as usize]))).collect())
+    }
+
+    /// Fills a page with a word.
+    pub fn set(&self, page: u64, word: u64) {
+        self.0[page as usize].lock().unwrap().chunks_mut(8).for_each(|bytes| bytes.copy_from_slice(&word.to_ne_bytes()));
+    }
+
+    pub fn word(&self, page: u64, nth: usize) -> u64 {
+        u64::from_ne_bytes(self.0[page as usize].lock().unwrap()[nth * 8..][..8].try_into().unwrap())
+    }
+}
+
+// SAFETY: (1) and (2) it gives what it was given.
+unsafe impl Backing for Kept {
+    fn fill(&self, first: u64, pages: &mut [&mut Page]) -> io::Result<()> {
+        for (kept, page) in self.0[first as usize..].iter().zip(pages) {
+            page.copy_from_slice(&kept.lock().unwrap()[..]);
+        }
+        Ok(())
+    }
+
+    fn write_back(&self, first: u64, pages: &[&Page]) -> io::Result<()> {
+        for (kept, page) in self.0[first as usize..].iter().zip(pages) {
+            kept.lock().unwrap().copy_from_slice(&page[..]);
+        }
+        Ok(())
+    }
+
+    fn takes_writes(&self) -> bool {
+        true
+    }
+}
