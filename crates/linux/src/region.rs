@@ -189,7 +189,9 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         let mm = Mm::new(host, Layout { all: range, base: range.end(), stack_gap: 0 }).map_err(|_| NoRegion::NoMemory)?;
         let attr = |_| Attr {
             prot: if self.is_writable { Prot::RW } else { Prot::R },
-            flags: Flags::SHARED.with(Flags::when(self.is_writable, Flags::MAY_WRITE)).with(Flags::when(self.window == 1, Flags::RANDOM)),
+            flags: Flags::SHARED
+                .with(Flags::when(self.is_writable, Flags::MAY_WRITE))
+                .with(Flags::when(self.window == 1, Flags::RANDOM)),
             backing: spile::Backing::File(file.clone(), 0),
             name: None,
         };
@@ -217,6 +219,7 @@ impl<L: Locking> Served<L> {
     }
 
     fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
+        self.mm.platform().balance();
         Errands::during(|| self.mm.fault_and_wait(at, access)).map(drop)
     }
 }
@@ -412,7 +415,12 @@ impl<B: Backing, L: Locking> Region<B, L> {
     pub fn transfers(&self) -> Transfers {
         let done = self.served.contents().done();
         let load = |number: &std::sync::atomic::AtomicU64| number.load(std::sync::atomic::Ordering::Relaxed);
-        Transfers { fills: load(&done.fills), filled: load(&done.filled), written: load(&done.written), failed: load(&done.failed) }
+        Transfers {
+            fills: load(&done.fills),
+            filled: load(&done.filled),
+            written: load(&done.written),
+            failed: load(&done.failed),
+        }
     }
 }
 

@@ -74,7 +74,12 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     // SAFETY: (1) both are the kernel's, for this call; (2) this thread's.
     let (at, error, is_raised_by_access, errno) = unsafe {
         let context = &*context.cast::<libc::ucontext_t>();
-        ((*info).si_addr() as u64, context.uc_mcontext.gregs[libc::REG_ERR as usize], (*info).si_code > 0, *libc::__errno_location())
+        (
+            (*info).si_addr() as u64,
+            context.uc_mcontext.gregs[libc::REG_ERR as usize],
+            (*info).si_code > 0,
+            *libc::__errno_location(),
+        )
     };
     let access = if error & WRITE != 0 { Access::Write } else { Access::Read };
     let is_served = is_raised_by_access && {
@@ -110,7 +115,8 @@ fn hand_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: (1) so it was installed.
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = unsafe { std::mem::transmute(handler) };
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(handler) };
             handler(signal, info, context);
         }
         handler => {

@@ -8,8 +8,8 @@
 use super::Host;
 use super::contents::RUN;
 use arrayvec::ArrayVec;
-use spile::backing::File;
 use spile::FrameId;
+use spile::backing::File;
 use std::cell::Cell;
 use std::ptr::null_mut;
 

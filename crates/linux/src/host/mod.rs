@@ -37,7 +37,7 @@ use lanes::Lanes;
 use leaving::Leaving;
 use place::Place;
 use sleep::Beds;
-use spile::reclaim::{Pressed, Reclaimer, Record, SecondChance, ToSwap};
+use spile::reclaim::{Marks, Pressed, Reclaimer, Record, SecondChance, ToSwap};
 use spile::{FrameId, FrameMeta, Machine, PAGE as CORE_PAGE, Platform, Shared, Slot, Transfer};
 use spile_rcu::Global;
 use stash::Stash;
@@ -71,6 +71,8 @@ pub struct Parts {
 
 /// The frame that is full of zeros, which nobody owns.
 const ZEROS: FrameId = FrameId(0);
+/// With fewer free frames pages leave: more than two runs, without which the core reads nothing ahead.
+const FEW: usize = 3 * contents::RUN;
 /// How many tables there may be beside one for each frame.
 const MORE_TABLES: u32 = 1 << 16;
 
@@ -121,6 +123,12 @@ impl Host {
     /// How many tables there are, each a page.
     pub fn tables(&self) -> usize {
         (self.0.metas.len() - self.0.places.len()) - self.0.free_tables.count()
+    }
+
+    /// Lets pages leave if few frames are free, by who is about to need some: so that there are always some to read ahead.
+    pub fn balance(&self) {
+        let low = (self.frames() / 3).min(FEW);
+        self.reclaimer().balance(self, Marks { low, high: low + contents::RUN });
     }
 
     /// Nobody is shown anything in `range` any more: so that it may be unmapped.

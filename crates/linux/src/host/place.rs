@@ -120,6 +120,10 @@ impl Place {
     /// Whether the program may write them has changed, where they are shown.
     pub fn protect(&self, is_protected: bool) {
         // Relaxed: read under the lock of the table alone under which it is changed.
-        if is_protected { self.0.fetch_or(PROTECTED, Ordering::Relaxed) } else { self.0.fetch_and(!PROTECTED, Ordering::Relaxed) };
+        if is_protected {
+            self.0.fetch_or(PROTECTED, Ordering::Relaxed)
+        } else {
+            self.0.fetch_and(!PROTECTED, Ordering::Relaxed)
+        };
     }
 }
