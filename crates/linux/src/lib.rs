@@ -18,6 +18,7 @@ pub mod backing;
 mod child;
 mod door;
 mod host;
+mod latency;
 mod pager;
 mod pages;
 mod probe;
@@ -25,18 +26,23 @@ mod region;
 mod registry;
 mod report;
 mod signal;
+mod status;
 mod stopped;
 mod trial;
 mod uffd;
+mod working_set;
 
 pub use door::{Door, Reason, Rights, Shut};
+pub use latency::Latency;
 pub use pager::{Builder, NoPager, Pager, Usage};
 pub use probe::{Engine, Refused, Report, probe};
-pub use region::{Failed, NoRegion, OnFailure, Region, RegionBuilder, Transfers, Unwritten};
+pub use region::{Failed, NoRegion, OnFailure, Region, RegionBuilder, Unwritten};
 pub use signal::thread_can_fault;
+pub use status::Status;
 pub use stopped::{Call, Cause, Stopped};
 pub use trial::{Ability, Why};
 pub use uffd::{Features, Uffd};
+pub use working_set::{Unreadable, WorkingSet};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;

@@ -8,8 +8,11 @@
 
 use crate::backing::Backing;
 use crate::host::{Contents, Errands, Host, Memory};
+use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
+use crate::status::Status;
+use crate::working_set::WorkingSet;
 use crate::{PAGE, report};
 use bytemuck::{AnyBitPattern, NoUninit};
 use spile::backing::File;
@@ -19,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What becomes of a thread that touches a page which cannot be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,7 +203,7 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         if let Some(bytes) = self.budget {
             mm.set_limit(Some(bytes / PAGE));
         }
-        let served = Arc::new(Served { mm, file, on_failure: self.on_failure, start: memory.at(0) });
+        let served = Arc::new(Served { mm, file, on_failure: self.on_failure, start: memory.at(0), faults: Meter::default() });
         let region = Region { served, backing, memory, len: self.len, is_writable: self.is_writable, is_known: false };
         region.publish()
     }
@@ -211,6 +215,8 @@ struct Served<L: Locking> {
     file: File<Host>,
     on_failure: OnFailure,
     start: u64,
+    /// Signals.
+    faults: Meter,
 }
 
 impl<L: Locking> Served<L> {
@@ -226,7 +232,7 @@ impl<L: Locking> Served<L> {
 
 impl<L: Locking> Serve for Served<L> {
     fn serve(&self, at: u64, access: Access) -> Result<(), Denied> {
-        self.fault(at, access)
+        self.faults.time(|| self.fault(at, access))
     }
 
     fn failed(&self, at: u64, access: Access, why: Denied) {
@@ -369,7 +375,11 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// [`Unwritten`].
     pub fn flush(&self) -> Result<(), Unwritten> {
         let _visit = Visit::begin();
-        self.served.file.flush(self.pages()).map_err(|_| Unwritten(self.served.contents().take_error()))
+        self.flush_pages(self.pages())
+    }
+
+    fn flush_pages(&self, pages: Range<u64>) -> Result<(), Unwritten> {
+        self.served.file.flush(pages).map_err(|_| Unwritten(self.served.contents().take_error()))
     }
 
     /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
@@ -396,45 +406,117 @@ impl<B: Backing, L: Locking> Region<B, L> {
         Ok(())
     }
 
-    /// How many pages it shows. A moment's truth, as the two that follow.
-    pub fn resident_pages(&self) -> u64 {
-        self.served.mm.resident_pages()
-    }
-
-    /// How many are in memory, or are being read.
-    pub fn cached_pages(&self) -> u64 {
-        self.served.file.cached_pages()
-    }
-
-    /// How many differ from what the backing has.
-    pub fn dirty_pages(&self) -> u64 {
-        self.served.file.dirty_pages()
-    }
-
-    /// What its backing has done so far: calls that filled pages, pages filled, pages written back, calls that failed.
-    pub fn transfers(&self) -> Transfers {
-        let done = self.served.contents().done();
-        let load = |number: &std::sync::atomic::AtomicU64| number.load(std::sync::atomic::Ordering::Relaxed);
-        Transfers {
-            fills: load(&done.fills),
-            filled: load(&done.filled),
-            written: load(&done.written),
-            failed: load(&done.failed),
+    /// What is in `bytes` is not wanted any more, whole pages of it: it is taken out of memory, without being written, and the backing is told. What is read there next is what the
+    /// backing says.
+    pub fn discard(&mut self, bytes: Range<u64>) {
+        let pages = bytes.start.div_ceil(PAGE)..if bytes.end >= self.len { self.pages().end } else { bytes.end / PAGE };
+        if !pages.is_empty() {
+            let _visit = Visit::begin();
+            self.served.file.invalidate(pages.clone());
+            self.served.contents().discard(pages);
         }
     }
-}
 
-/// What a region's backing has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Transfers {
-    /// Calls that filled pages.
-    pub fills: u64,
-    /// Pages that they filled.
-    pub filled: u64,
-    /// Pages that were written back.
-    pub written: u64,
-    /// Calls that failed.
-    pub failed: u64,
+    /// Whether the pages of `bytes` may be written, from now on.
+    ///
+    /// # Errors
+    ///
+    /// The core's: it was mapped to be read, or what is there was unmapped, or there is no memory for another mapping.
+    pub fn protect(&mut self, bytes: Range<u64>, is_writable: bool) -> Result<(), spile::Error> {
+        let _visit = Visit::begin();
+        let prot = if is_writable { Prot::RW } else { Prot::R };
+        self.served.mm.protect(self.range_of(&bytes)?, prot)
+    }
+
+    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](OnFailure).
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`]: nothing was unmapped.
+    pub fn unmap(&mut self, bytes: Range<u64>) -> Result<(), Unwritten> {
+        let (_visit, pages) = (Visit::begin(), self.pages_of(&bytes));
+        let Ok(range) = self.range_of(&bytes) else { return Ok(()) };
+        self.flush_pages(pages.clone())?;
+        self.served.mm.unmap(range).map_err(|_| Unwritten(Some(io::ErrorKind::OutOfMemory.into())))?;
+        self.take_out(pages);
+        Ok(())
+    }
+
+    /// Of pages that nothing maps nothing stays in memory, and none is shown.
+    fn take_out(&self, pages: Range<u64>) {
+        let at = self.memory.at(pages.start)..self.memory.at(pages.end);
+        self.served.file.invalidate(pages);
+        self.served.mm.platform().forget(&at);
+    }
+
+    fn range_of(&self, bytes: &Range<u64>) -> Result<spile::Range, spile::BadRange> {
+        let pages = self.pages_of(bytes);
+        spile::Range::with_len(self.memory.at(0) + pages.start * PAGE, (pages.end - pages.start) * PAGE)
+    }
+
+    /// From now on it is noted which pages are brought, and in which order: the next `most`. Once.
+    pub fn record(&self, most: usize) {
+        self.served.contents().record(most);
+    }
+
+    /// Those that were, since [`record`](Self::record).
+    pub fn recorded(&self) -> WorkingSet {
+        self.served.contents().recorded()
+    }
+
+    /// Brings pages in this order, as far as they are of the region: what [`recorded`](Self::recorded) gave, another time. As [`prefetch`](Self::prefetch), of each.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: those before it are there.
+    pub fn replay(&self, set: &WorkingSet) -> Result<(), Failed> {
+        let pages = set.pages().iter().filter(|page| self.pages().contains(page));
+        pages.map(|page| page * PAGE).try_for_each(|at| self.prefetch(at..at + 1))
+    }
+
+    /// Which pages are in memory, as bytes. A moment's truth, as all that follows.
+    pub fn resident(&self) -> Vec<Range<u64>> {
+        self.pages_that(|_| true)
+    }
+
+    /// Which differ from what the backing has: since they were written back, or brought.
+    pub fn dirty(&self) -> Vec<Range<u64>> {
+        self.pages_that(|is_dirty| is_dirty)
+    }
+
+    fn pages_that(&self, are: impl Fn(bool) -> bool) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        self.served.file.each_page(self.pages(), |page, is_dirty| {
+            let (start, end) = (page * PAGE, ((page + 1) * PAGE).min(self.len));
+            match runs.last_mut() {
+                _ if !are(is_dirty) => {}
+                Some(run) if run.end == start => run.end = end,
+                _ => runs.push(start..end),
+            }
+        });
+        runs
+    }
+
+    /// How it is, and what it has done.
+    pub fn status(&self) -> Status {
+        let done = self.served.contents().done();
+        let load = |number: &AtomicU64| number.load(Relaxed);
+        Status {
+            at: self.addresses(),
+            is_writable: self.is_writable,
+            len: self.len,
+            limit: self.served.mm.limit().map(|pages| pages * PAGE),
+            shown: self.served.mm.resident_pages() * PAGE,
+            resident: self.served.file.cached_pages() * PAGE,
+            dirty: self.served.file.dirty_pages() * PAGE,
+            filled: load(&done.filled) * PAGE,
+            written: load(&done.written) * PAGE,
+            failed: load(&done.failed),
+            faults: self.served.faults.read(),
+            fills: done.fills.read(),
+            writes: done.writes.read(),
+        }
+    }
 }
 
 impl<B: Backing, L: Locking> Drop for Region<B, L> {
@@ -451,7 +533,7 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
             while self.served.mm.unmap(range).is_err() {
                 std::thread::yield_now();
             }
-            self.served.file.invalidate(self.pages());
+            self.take_out(self.pages());
         }
         // Evictors may have a frame of it, which they give back.
         registry::wait_for_visits();
@@ -462,6 +544,6 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
 impl<B: Backing, L: Locking> fmt::Debug for Region<B, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses = self.addresses();
-        write!(f, "region {:#x}-{:#x}, {} pages resident", addresses.start, addresses.end, self.resident_pages())
+        write!(f, "region {:#x}-{:#x}", addresses.start, addresses.end)
     }
 }

@@ -9,13 +9,15 @@ use super::errands::Errands;
 use super::lanes::lock;
 use super::{Host, Parts};
 use crate::backing::{Backing, Page};
+use crate::latency::Meter;
+use crate::working_set::{Recorder, WorkingSet};
 use arrayvec::ArrayVec;
 use spile::backing::File;
 use spile::{FrameId, Store, Transfer};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// How many pages a backing is asked for at once, at most.
 pub(super) const RUN: usize = 16;
@@ -23,10 +25,11 @@ pub(super) const RUN: usize = 16;
 /// What a region's backing has done.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Calls of it that filled pages, and pages.
-    pub fills: AtomicU64,
+    /// Calls of it to fill pages, and to keep some.
+    pub fills: Meter,
+    pub writes: Meter,
+    /// Pages that were filled, and kept.
     pub filled: AtomicU64,
-    /// Pages that it kept.
     pub written: AtomicU64,
     /// Calls that failed.
     pub failed: AtomicU64,
@@ -40,12 +43,13 @@ struct Inner {
     backing: Arc<dyn Backing>,
     done: Done,
     last_error: Mutex<Option<io::Error>>,
+    recorder: OnceLock<Recorder>,
 }
 
 impl Contents {
     /// Those that `backing` has.
     pub fn new(backing: Arc<dyn Backing>) -> Self {
-        Self(Arc::new(Inner { backing, done: Done::default(), last_error: Mutex::new(None) }))
+        Self(Arc::new(Inner { backing, done: Done::default(), last_error: Mutex::new(None), recorder: OnceLock::new() }))
     }
 
     /// What the backing has done so far.
@@ -63,6 +67,16 @@ impl Contents {
         self.0.backing.discard(pages);
     }
 
+    /// From now on it is noted which pages are filled, the next `most` of them. Once.
+    pub fn record(&self, most: usize) {
+        self.0.recorder.get_or_init(|| Recorder::new(most));
+    }
+
+    /// Those that were.
+    pub fn recorded(&self) -> WorkingSet {
+        self.0.recorder.get().map(Recorder::read).unwrap_or_default()
+    }
+
     /// Asks the backing. Whether it did what it was asked for: who panics did not.
     fn ask(&self, question: impl FnOnce(&dyn Backing) -> io::Result<()>) -> bool {
         let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.0.backing)));
@@ -75,12 +89,13 @@ impl Contents {
     }
 
     fn fill(&self, first: u64, pages: &mut [&mut Page]) -> bool {
-        let filled = self.ask(|backing| backing.fill(first, pages));
-        if filled {
-            self.0.done.fills.fetch_add(1, Ordering::Relaxed);
-            self.0.done.filled.fetch_add(pages.len() as u64, Ordering::Relaxed);
+        let Done { fills, filled, .. } = &self.0.done;
+        let is_filled = fills.time(|| self.ask(|backing| backing.fill(first, pages)));
+        if is_filled {
+            filled.fetch_add(pages.len() as u64, Ordering::Relaxed);
+            self.0.recorder.get().into_iter().for_each(|recorder| recorder.note(first, pages.len()));
         }
-        filled
+        is_filled
     }
 
     /// Fills `frames` with the pages from `first` on, and says of each whether that succeeded.
@@ -130,7 +145,8 @@ impl Store<Host> for Contents {
             unsafe { copy.copy_from_nonoverlapping(host.lies(pinned.at) as *const Page, 1) };
         }
         // SAFETY: (1) the slot's, which nobody else has.
-        let is_written = self.ask(|backing| backing.write_back(page, &[unsafe { &*copy }]));
+        let copy = unsafe { &*copy };
+        let is_written = self.0.done.writes.time(|| self.ask(|backing| backing.write_back(page, &[copy])));
         host.stash.give(slot, &host.advised);
         self.0.done.written.fetch_add(u64::from(is_written), Ordering::Relaxed);
         if is_written { Transfer::Done } else { Transfer::Failed }

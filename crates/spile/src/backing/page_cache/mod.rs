@@ -35,7 +35,7 @@ use crate::wait::{self, Token};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 use spile_rcu::RcuBox;
 use spile_sync::atomic::{AtomicU64, Ordering};
 use spile_sync::seeded;
@@ -425,6 +425,16 @@ impl<P: Platform> File<P> {
         let mut cached = 0;
         self.each_cached(0..u64::MAX, |_, raw| cached += u64::from(raw & (HERE | READING) != 0));
         cached
+    }
+
+    /// Calls `each` with every page of `pages` that is in memory, or away in a slot, ascending, and whether it differs from the store. A moment's truth of each. `each` is called
+    /// with nothing locked.
+    pub fn each_page(&self, pages: Range<u64>, mut each: impl FnMut(u64, bool)) {
+        self.each_cached(pages, |page, raw| {
+            if raw & HERE != 0 || away::is_away::<P>(raw) {
+                each(page, raw & DIRTY != 0);
+            }
+        });
     }
 
     /// How many frames its tables have. Exact when nobody changes them.
