@@ -54,7 +54,7 @@ fn class_of(time: Duration) -> usize {
 /// Where a class ends.
 fn end_of(class: usize) -> Duration {
     let start = 1u64 << (SMALLEST as usize + class / 2);
-    Duration::from_nanos(if class % 2 == 0 { start + start / 2 } else { 2 * start })
+    Duration::from_nanos(if class.is_multiple_of(2) { start + start / 2 } else { 2 * start })
 }
 
 /// How long things took: how many took how long.

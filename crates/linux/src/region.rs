@@ -298,32 +298,20 @@ impl<B: Backing, L: Locking> Region<B, L> {
         self.memory.at(0) as *mut u8
     }
 
-    /// Its bytes, as so many `T` as they are. What is not in memory is brought when it is touched.
-    ///
-    /// # Panics
-    ///
-    /// If a `T` has no bytes, or has to be aligned to more than a page.
+    /// Its bytes, as so many `T` as they are. What is not in memory is brought when it is touched. Nobody writes them meanwhile: that takes the region alone, and a page that has left
+    /// comes back with the same bytes, as the backing has promised.
     pub fn as_slice<T: AnyBitPattern>(&self) -> &[T] {
-        // SAFETY: (1) so many whole ones lie in the region, aligned, for it begins at a page; (2) any bytes are one; (3) nobody writes them: that takes the region alone, and a page
-        // that has left comes back with the same bytes, as the backing has promised.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.count::<T>()) }
+        self.memory.slice(self.len)
     }
 
     /// The same, to be written.
     ///
     /// # Panics
     ///
-    /// As there; and if the region is not writable.
+    /// If the region is not writable.
     pub fn as_mut_slice<T: AnyBitPattern + NoUninit>(&mut self) -> &mut [T] {
         assert!(self.is_writable, "the region was mapped to be read: say writable(true), or have a backing that takes writes");
-        // SAFETY: (1) and (2) as there; (3) it is the caller's alone, and what he writes there are bytes that a backing may have.
-        unsafe { std::slice::from_raw_parts_mut(self.as_ptr().cast(), self.count::<T>()) }
-    }
-
-    fn count<T>(&self) -> usize {
-        const { assert!(size_of::<T>() > 0, "one of them has no bytes") };
-        const { assert!(align_of::<T>() <= PAGE as usize, "a region begins at a page") };
-        self.len as usize / size_of::<T>()
+        self.memory.slice_mut(self.len)
     }
 
     /// Copies from byte `at` on, without a signal: for code that may not take one, and to hear of errors.

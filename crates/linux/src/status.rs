@@ -44,20 +44,20 @@ impl fmt::Display for Status {
         let write = if self.is_writable { 'w' } else { '-' };
         writeln!(f, "{:x}-{:x} r{write}-s 00000000 spile", self.at.start, self.at.end)?;
         let sizes = [
-            ("Size", Some(self.len)),
-            ("Limit", self.limit),
-            ("Rss", Some(self.shown)),
-            ("Cached", Some(self.resident)),
-            ("Shared_Dirty", Some(self.dirty)),
-            ("Filled", Some(self.filled)),
-            ("Written", Some(self.written)),
+            ("Size:", Some(self.len)),
+            ("Limit:", self.limit),
+            ("Rss:", Some(self.shown)),
+            ("Cached:", Some(self.resident)),
+            ("Shared_Dirty:", Some(self.dirty)),
+            ("Filled:", Some(self.filled)),
+            ("Written:", Some(self.written)),
         ];
         for (name, bytes) in sizes.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
-            writeln!(f, "{:16}{:>12} kB", format_args!("{name}:"), bytes.div_ceil(1024))?;
+            writeln!(f, "{name:16}{:>12} kB", bytes.div_ceil(1024))?;
         }
         writeln!(f, "{:16}{:>12}", "Failed:", self.failed)?;
         for (name, times) in [("Faults:", &self.faults), ("Fills:", &self.fills), ("Writes:", &self.writes)] {
-            writeln!(f, "{name:16}{times:>12}")?;
+            writeln!(f, "{name:16}{times}")?;
         }
         Ok(())
     }

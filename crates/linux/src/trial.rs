@@ -9,12 +9,12 @@ use crate::PAGE;
 use crate::child;
 use crate::door::{Door, Shut};
 use crate::pages::{Pages, memfd};
+use crate::scan::{self, Pagemap};
 use crate::stopped::{Cause, Stopped};
 use crate::uffd::{Features, Uffd};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 
 /// Something that a pager may want of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,9 +238,9 @@ fn track(uffd: &Uffd) -> Result<(), Why> {
         uffd.protect(pages.at(0), pages.len(), true)?;
     }
     pages.write(1);
-    let first = scan(&pages, PAGE_IS_WRITTEN, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)?;
+    let first = scan(&pages, scan::WRITTEN, scan::PROTECT)?;
     expect(first == Some((pages.at(1), pages.at(2))), "another page is said to be written than the one that was")?;
-    let second = scan(&pages, PAGE_IS_WRITTEN, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)?;
+    let second = scan(&pages, scan::WRITTEN, scan::PROTECT)?;
     expect(second.is_none(), "what was asked for is not protected anew")
 }
 
@@ -251,7 +251,7 @@ fn huge_shared() -> Result<(), Why> {
     pages.advise(libc::MADV_HUGEPAGE);
     // Somewhere in it begins a huge page, of the file and of addresses.
     pages.write(HUGE);
-    if scan(&pages, PAGE_IS_HUGE, 0)?.is_some() {
+    if scan(&pages, scan::HUGE, 0)?.is_some() {
         return Ok(());
     }
     let setting = fs::read_to_string(SHMEM_HUGE).unwrap_or_else(|_| "not there".into());
@@ -262,55 +262,13 @@ fn huge_shared() -> Result<(), Why> {
     })
 }
 
-const PAGE_IS_WRITTEN: u64 = 1 << 1;
-const PAGE_IS_HUGE: u64 = 1 << 6;
-const PM_SCAN_WP_MATCHING: u64 = 1 << 0;
-const PM_SCAN_CHECK_WPASYNC: u64 = 1 << 1;
-
-/// `struct pm_scan_arg`, of `linux/fs.h`.
-#[repr(C)]
-#[derive(Default)]
-struct Scan {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-/// `PAGEMAP_SCAN`.
-const SCAN: u64 = 3 << 30 | (size_of::<Scan>() as u64) << 16 | (b'f' as u64) << 8 | 16;
-const _: () = assert!(SCAN == 0xc060_6610);
-
 /// The first range of pages of a category.
 fn scan(pages: &Pages, category: u64, flags: u64) -> Result<Option<(u64, u64)>, Why> {
-    let pagemap = File::open("/proc/self/pagemap").map_err(|error| {
+    let pagemap = Pagemap::open().map_err(|error| {
         Why::System("/proc/self/pagemap (a process that changed its user may not read it before PR_SET_DUMPABLE)", error)
     })?;
-    // Start, end and categories: `struct page_region`.
-    let mut region = [0u64; 3];
-    let mut scan = Scan {
-        size: size_of::<Scan>() as u64,
-        flags,
-        start: pages.at(0),
-        end: pages.at(0) + pages.len(),
-        vec: region.as_mut_ptr() as u64,
-        vec_len: 1,
-        category_mask: category,
-        return_mask: category,
-        ..Scan::default()
-    };
-    // SAFETY: (1) the struct is of the size that the request says, and what it leads to has room for one.
-    match unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN as libc::Ioctl, &raw mut scan) } {
-        0 => Ok(None),
-        1 => Ok(Some((region[0], region[1]))),
-        _ => Err(Why::System("PAGEMAP_SCAN (Linux 6.7)", io::Error::last_os_error())),
-    }
+    let mut first = None;
+    let found = |range: std::ops::Range<u64>| _ = first.get_or_insert((range.start, range.end));
+    let scanned = pagemap.scan(pages.at(0)..pages.at(0) + pages.len(), category, flags, found);
+    scanned.map(|()| first).map_err(|error| Why::System("PAGEMAP_SCAN (Linux 6.7)", error))
 }

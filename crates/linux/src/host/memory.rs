@@ -5,6 +5,7 @@
 //! **Mechanism.** Private anonymous mappings of small pages, and what the kernel is told about them.
 
 use crate::PAGE;
+use bytemuck::{AnyBitPattern, NoUninit};
 use std::io::Error;
 use std::ptr::null_mut;
 
@@ -50,6 +51,33 @@ impl Memory {
     pub fn at(&self, page: u64) -> u64 {
         debug_assert!(page * PAGE <= self.len);
         self.at as u64 + page * PAGE
+    }
+
+    /// The first `len` bytes, as so many `T` as they are. The caller has the memory as he has the result.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn slice<T: AnyBitPattern>(&self, len: u64) -> &[T] {
+        // SAFETY: (1) so many whole ones are mapped, aligned, for a mapping begins at a page; (2) any bytes are one; (3) nobody else writes them, says the caller.
+        unsafe { std::slice::from_raw_parts(self.at.cast(), self.count::<T>(len)) }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn slice_mut<T: AnyBitPattern + NoUninit>(&mut self, len: u64) -> &mut [T] {
+        // SAFETY: (1) and (2) as there; (3) nobody else uses them, says the caller, and what is written there is bytes.
+        unsafe { std::slice::from_raw_parts_mut(self.at.cast(), self.count::<T>(len)) }
+    }
+
+    fn count<T>(&self, len: u64) -> usize {
+        const { assert!(size_of::<T>() > 0, "one of them has no bytes") };
+        const { assert!(align_of::<T>() <= PAGE as usize, "memory begins at a page") };
+        assert!(len <= self.len, "there is as much");
+        len as usize / size_of::<T>()
     }
 
     /// Its length in bytes.
