@@ -91,6 +91,9 @@ impl Pagemap {
                 Ok(count) => found[..count].iter().for_each(|region| each(region.start..region.end)),
                 Err(_) => return Err(Error::last_os_error()),
             }
+            if scan.walk_end <= rest.start {
+                return Err(Error::other("it was answered, and nothing was looked at"));
+            }
             rest.start = scan.walk_end;
         }
         Ok(())
