@@ -32,6 +32,7 @@ mod stopped;
 mod tracked;
 mod trial;
 mod uffd;
+mod watchdog;
 mod working_set;
 
 pub use door::{Door, Reason, Rights, Shut};
@@ -45,6 +46,7 @@ pub use stopped::{Call, Cause, Stopped};
 pub use tracked::{NoTracking, Tracked};
 pub use trial::{Ability, Why};
 pub use uffd::{Features, Uffd};
+pub use watchdog::{Asked, Watchdog};
 pub use working_set::{Unreadable, WorkingSet};
 
 /// Bytes of a page.

@@ -12,6 +12,7 @@ use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
 use crate::status::Status;
+use crate::watchdog::{Asked, Watchdog};
 use crate::working_set::WorkingSet;
 use crate::{PAGE, report};
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -23,6 +24,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// What becomes of a thread that touches a page which cannot be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -485,6 +487,15 @@ impl<B: Backing, L: Locking> Region<B, L> {
         runs
     }
 
+    /// Tells `tell`, from a thread of its own, of a call of the backing that lasts longer than `limit`: once, while it lasts. Until what it gives is dropped.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread for it.
+    pub fn watch(&self, limit: Duration, tell: impl Fn(Asked, Duration) + Send + 'static) -> io::Result<Watchdog> {
+        Watchdog::of(self.served.contents().calls().clone(), limit, tell)
+    }
+
     /// How it is, and what it has done.
     pub fn status(&self) -> Status {
         let done = self.served.contents().done();
@@ -503,6 +514,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
             faults: self.served.faults.read(),
             fills: done.fills.read(),
             writes: done.writes.read(),
+            asked: self.served.contents().calls().longest(),
         }
     }
 }

@@ -5,8 +5,10 @@
 //! **Mechanism.** A record, which prints itself in the manner of `/proc/PID/smaps`.
 
 use crate::latency::Latency;
+use crate::watchdog::Asked;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 /// How a region is, and what it has done since it was mapped. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Status {
     pub fills: Latency,
     /// How long it took to keep one.
     pub writes: Latency,
+    /// What the backing is asked for now, of several that for which it takes longest, and for how long already.
+    pub asked: Option<(Asked, Duration)>,
 }
 
 impl fmt::Display for Status {
@@ -59,6 +63,6 @@ impl fmt::Display for Status {
         for (name, times) in [("Faults:", &self.faults), ("Fills:", &self.fills), ("Writes:", &self.writes)] {
             writeln!(f, "{name:16}{times}")?;
         }
-        Ok(())
+        self.asked.map_or(Ok(()), |(asked, lasts)| writeln!(f, "{:16}{asked}, for {lasts:?}", "Asked:"))
     }
 }

@@ -4,8 +4,12 @@
 mod pagers;
 
 use pagers::{Kept, pager};
-use spile_linux::PAGE;
+use spile_linux::backing::{Backing, Page};
+use spile_linux::{Asked, PAGE, WorkingSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// A budget of a few pages, and a region of many.
 const BUDGET: u64 = 128 * PAGE;
@@ -72,4 +76,92 @@ fn threads_write_beside_an_evictor() {
         }
     });
     (0..256).for_each(|page| assert_eq!(word(page).load(Relaxed), rounds * 2, "page {page}"));
+}
+
+#[test]
+fn what_was_wanted_once_is_brought_again_in_that_order() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let wanted = [700, 3, 4, 900, 5];
+    let region = pager.region(Kept::new(PAGES), PAGES * PAGE).around(1).map().unwrap();
+    region.record(4);
+    wanted.iter().for_each(|page| assert_eq!(region.as_slice::<u64>()[page * 512], 0));
+    let set = region.recorded();
+    assert_eq!(set.pages(), [700, 3, 4, 900]);
+    drop(region);
+    let region = pager.region(Kept::new(PAGES), PAGES * PAGE).around(1).map().unwrap();
+    region.replay(&set).unwrap();
+    assert_eq!(region.resident(), [3, 700, 900].map(|page| page * PAGE..(page + if page == 3 { 2 } else { 1 }) * PAGE));
+    set.pages().iter().for_each(|page| assert_eq!(region.as_slice::<u64>()[*page as usize * 512], 0));
+    assert_eq!(region.status().faults.count(), 0, "{}", region.status());
+    // What is not of the region is left out.
+    region.replay(&WorkingSet::of(vec![PAGES, u64::MAX])).unwrap();
+}
+
+#[test]
+fn what_is_discarded_is_what_the_backing_says() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let mut region = pager.map(Kept::new(64), 64 * PAGE).unwrap();
+    region.as_mut_slice::<u64>().fill(9);
+    region.backing().set(5, 77);
+    assert_eq!(region.dirty(), [0..64 * PAGE]);
+    // The page in which a part begins stays.
+    region.discard(4 * PAGE + 1..6 * PAGE);
+    assert_eq!(region.dirty(), [0..5 * PAGE, 6 * PAGE..64 * PAGE]);
+    let words = region.as_slice::<u64>();
+    assert_eq!([4, 5, 6].map(|page| words[page * 512 + 1]), [9, 77, 9]);
+}
+
+#[test]
+fn a_region_that_is_not_whole_pages_ends_where_it_ends() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let mut region = pager.map(Kept::new(3), 2 * PAGE + 5).unwrap();
+    assert_eq!((region.as_slice::<u8>().len(), region.as_slice::<u64>().len()), (8197, 1024));
+    region.as_mut_slice::<u8>()[8196] = 1;
+    region.flush().unwrap();
+    assert_eq!(region.backing().word(2, 0).to_le_bytes()[4], 1);
+    region.write_at(8190, &[7; 7]).unwrap();
+    let mut bytes = [0; 7];
+    region.read_at(8190, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 7]);
+    let beyond = region.read_at(8190, &mut [0; 8]).unwrap_err();
+    assert_eq!(beyond.to_string(), "byte 8197 is not of the region");
+}
+
+#[test]
+fn more_pages_are_shown_than_a_region_may_for_no_moment() {
+    let Some(pager) = pager(8 * BUDGET) else { return };
+    let mut region = pager.region(Kept::new(PAGES), PAGES * PAGE).budget(64 * PAGE).map().unwrap();
+    for page in 0..PAGES {
+        region.as_mut_slice::<u64>()[page as usize * 512] = page;
+        assert!(region.status().shown <= 64 * PAGE);
+    }
+    region.set_budget(Some(16 * PAGE)).unwrap();
+    assert!(region.status().shown <= 16 * PAGE);
+    (0..PAGES).for_each(|page| assert_eq!(region.as_slice::<u64>()[page as usize * 512], page));
+    assert!(region.status().shown <= 16 * PAGE);
+}
+
+/// Takes its time.
+struct Slow(Kept);
+
+// SAFETY: (1) and (2) as the other.
+unsafe impl Backing for Slow {
+    fn fill(&self, first: u64, pages: &mut [&mut Page]) -> std::io::Result<()> {
+        sleep(Duration::from_millis(if first == 16 { 300 } else { 0 }));
+        self.0.fill(first, pages)
+    }
+}
+
+#[test]
+fn a_backing_that_is_stuck_is_told_once() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let region = pager.map(Slow(Kept::new(64)), 64 * PAGE).unwrap();
+    let (told, hears) = mpsc::channel();
+    let watchdog = region.watch(Duration::from_millis(60), move |asked, lasts| told.send((asked, lasts)).unwrap()).unwrap();
+    region.prefetch(0..64 * PAGE).unwrap();
+    drop(watchdog);
+    let heard: Vec<_> = hears.iter().collect();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert_eq!(heard[0].0, Asked::Fill(16));
+    assert!(heard[0].1 > Duration::from_millis(60));
 }

@@ -10,6 +10,7 @@ use super::lanes::lock;
 use super::{Host, Parts};
 use crate::backing::{Backing, Page};
 use crate::latency::Meter;
+use crate::watchdog::{Asked, Calls};
 use crate::working_set::{Recorder, WorkingSet};
 use arrayvec::ArrayVec;
 use spile::backing::File;
@@ -44,12 +45,19 @@ struct Inner {
     done: Done,
     last_error: Mutex<Option<io::Error>>,
     recorder: OnceLock<Recorder>,
+    calls: Arc<Calls>,
 }
 
 impl Contents {
     /// Those that `backing` has.
     pub fn new(backing: Arc<dyn Backing>) -> Self {
-        Self(Arc::new(Inner { backing, done: Done::default(), last_error: Mutex::new(None), recorder: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            backing,
+            done: Done::default(),
+            last_error: Mutex::new(None),
+            recorder: OnceLock::new(),
+            calls: Arc::default(),
+        }))
     }
 
     /// What the backing has done so far.
@@ -60,6 +68,11 @@ impl Contents {
     /// Its last error, if there is one that was not taken yet.
     pub fn take_error(&self) -> Option<io::Error> {
         lock(&self.0.last_error).take()
+    }
+
+    /// What it is asked for now.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.0.calls
     }
 
     /// What it has of `pages` is not wanted any more.
@@ -78,7 +91,8 @@ impl Contents {
     }
 
     /// Asks the backing. Whether it did what it was asked for: who panics did not.
-    fn ask(&self, question: impl FnOnce(&dyn Backing) -> io::Result<()>) -> bool {
+    fn ask(&self, asked: Asked, question: impl FnOnce(&dyn Backing) -> io::Result<()>) -> bool {
+        let _under_way = self.0.calls.begin(asked);
         let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.0.backing)));
         let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the backing panicked")));
         let Err(error) = answer else { return true };
@@ -90,7 +104,7 @@ impl Contents {
 
     fn fill(&self, first: u64, pages: &mut [&mut Page]) -> bool {
         let Done { fills, filled, .. } = &self.0.done;
-        let is_filled = fills.time(|| self.ask(|backing| backing.fill(first, pages)));
+        let is_filled = fills.time(|| self.ask(Asked::Fill(first), |backing| backing.fill(first, pages)));
         if is_filled {
             filled.fetch_add(pages.len() as u64, Ordering::Relaxed);
             self.0.recorder.get().into_iter().for_each(|recorder| recorder.note(first, pages.len()));
@@ -146,7 +160,8 @@ impl Store<Host> for Contents {
         }
         // SAFETY: (1) the slot's, which nobody else has.
         let copy = unsafe { &*copy };
-        let is_written = self.0.done.writes.time(|| self.ask(|backing| backing.write_back(page, &[copy])));
+        let is_written =
+            self.0.done.writes.time(|| self.ask(Asked::WriteBack(page), |backing| backing.write_back(page, &[copy])));
         host.stash.give(slot, &host.advised);
         self.0.done.written.fetch_add(u64::from(is_written), Ordering::Relaxed);
         if is_written { Transfer::Done } else { Transfer::Failed }
@@ -157,6 +172,6 @@ impl Store<Host> for Contents {
     }
 
     fn sync(&self, _: &File<Host>) -> bool {
-        self.ask(|backing| backing.sync())
+        self.ask(Asked::Sync, |backing| backing.sync())
     }
 }
