@@ -5,8 +5,8 @@
 //! **Mechanism.** Times are counted by size: two classes for each power of two nanoseconds, for each of a few CPUs. What is told of a class is where it ends: at most half as much again.
 
 use crate::host::{LANES, here};
+use spile_sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Powers of two that are told apart: from 2^6 ns to 2^36.

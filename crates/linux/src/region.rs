@@ -19,11 +19,11 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use spile::backing::File;
 use spile::linux::advice;
 use spile::{Access, Attr, Denied, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
+use spile_sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What becomes of a thread that touches a page which cannot be had.

@@ -6,8 +6,8 @@
 //! **Mechanism.** Who calls writes down what for and since when; a thread looks now and then.
 
 use crate::host::{here, lock};
+use spile_sync::atomic::{AtomicU64, Ordering};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};

@@ -5,9 +5,9 @@
 //! **Mechanism.** Room that is made before. Brought again in that order, and before they are wanted, they need no fault: what is restored from a snapshot touches nearly the same pages each time.
 
 use crate::PAGE;
+use spile_sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::fmt;
 use std::io::{self, BufRead, Write};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Pages of a region, by number, in the order in which they were brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

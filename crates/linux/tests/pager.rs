@@ -1,5 +1,6 @@
 //! Regions: what was written is read again, with less memory than there are pages.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::single_range_in_vec_init, reason = "runs of pages are ranges")]
 
 mod pagers;
 

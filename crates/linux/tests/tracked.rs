@@ -1,5 +1,6 @@
 //! What was written is said, once, and nothing else.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::single_range_in_vec_init, reason = "runs of pages are ranges")]
 
 use spile_linux::{NoTracking, Tracked};
 use std::io::Write;
@@ -64,7 +65,7 @@ fn what_the_kernel_writes_is_written() {
     // SAFETY: (1) within the memory, which is this test's.
     let got = unsafe { libc::read(from.as_raw_fd(), tracked.as_ptr().add(3 * PAGE as usize - 50).cast(), 100) };
     assert_eq!(got, 100);
-    assert_eq!(tracked.written().unwrap(), [2 * PAGE..4 * PAGE]);
+    assert_eq!(tracked.written().unwrap(), vec![2 * PAGE..4 * PAGE]);
     assert_eq!(tracked.as_slice::<u8>()[3 * PAGE as usize], 7);
 }
 

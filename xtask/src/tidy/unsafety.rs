@@ -73,8 +73,17 @@ const PLACES: &[&str] = &[
     "crates/linux/src/child.rs",
     "crates/linux/src/door.rs",
     "crates/linux/src/pages.rs",
+    "crates/linux/src/scan.rs",
+    "crates/linux/src/tracked.rs",
     "crates/linux/src/trial.rs",
     "crates/linux/src/uffd.rs",
+    // The platform of a process: its pages, and traits whose implementors owe memory.
+    "crates/linux/src/backing/mod.rs",
+    "crates/linux/src/host/",
+    // A signal handler, regions whose faults it has, and a line that it writes.
+    "crates/linux/src/region.rs",
+    "crates/linux/src/report.rs",
+    "crates/linux/src/signal.rs",
     // A page that nothing may read is looked at.
     "crates/judge/src/us.rs",
     // The kernel's verbs by system call, in a child process.

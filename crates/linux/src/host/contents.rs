@@ -15,9 +15,9 @@ use crate::working_set::{Recorder, WorkingSet};
 use arrayvec::ArrayVec;
 use spile::backing::File;
 use spile::{FrameId, Store, Transfer};
+use spile_sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// How many pages a backing is asked for at once, at most.

@@ -6,9 +6,9 @@
 //! take that, one for each run of adjacent pages.
 
 use crate::PAGE;
+use spile_sync::atomic::{AtomicBool, Ordering};
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many pages are dropped by one call, at most.
 pub const MOST: usize = 32;

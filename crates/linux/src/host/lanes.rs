@@ -4,8 +4,8 @@
 //!
 //! **Mechanism.** A stack for each of a few CPUs, so that threads on different ones seldom meet; who finds his own empty takes half of another's.
 
+use spile_sync::atomic::{AtomicUsize, Ordering};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many stacks there are.

@@ -8,9 +8,9 @@
 
 use super::drop_pages::{Advised, MOST};
 use super::lanes::{LANES, Lanes, here, lock};
+use spile_sync::atomic::{AtomicUsize, Ordering};
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Clone, Copy, Default)]
 struct Page {

@@ -6,7 +6,7 @@
 //! waits for pins, which last as long as a page is copied; who finds that said waits for him.
 
 use crate::PAGE;
-use std::sync::atomic::{AtomicU64, Ordering};
+use spile_sync::atomic::{AtomicU64, Ordering};
 use std::thread::yield_now;
 
 /// Where the bytes of a frame are.
