@@ -22,7 +22,7 @@
 //! | call | from a fault | from a verb | under a table lock | may sleep | may allocate |
 //! |---|---|---|---|---|---|
 //! | all of [`Frames`] | yes | yes | `free`, `meta`, `read`, `write`, `copy` | no | frames only |
-//! | `Mmu::encode`, `decode`, `admit`, `commit`, `leave` | yes | yes | yes, always | no | no |
+//! | `Mmu::encode`, `decode`, `admit`, `admit_around`, `commit`, `leave` | yes | yes | yes, always | no | no |
 //! | `Mmu::issue`, `dispatch`, `acked` | yes | yes | when an entry's frame is replaced | no | no |
 //! | `Machine::pin`, `relax` | yes | yes | yes | no | no |
 //! | `Machine::sleep` | **no** | yes | never | yes | no |
@@ -355,6 +355,17 @@ pub unsafe trait Mmu {
         // SAFETY: (1) and (2) the caller says the same.
         unsafe { self.commit(space, at, old, Some(new)) };
         Ok(())
+    }
+
+    /// The same of pages that nobody asked for, at addresses that ascend, all in one table, whose entries are empty: how many of them, from the first on, may be shown. The others
+    /// are left out. As provided each is asked for alone.
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit), of each.
+    unsafe fn admit_around(&self, space: SpaceId, pages: &[(u64, Pte)]) -> usize {
+        // SAFETY: (1) and (2) the caller says the same.
+        pages.iter().take_while(|(at, new)| unsafe { self.admit(space, *at, None, *new) }.is_ok()).count()
     }
 
     /// Called under the table's lock for every other change of the entry of `at`, after it was emptied and before it is filled or

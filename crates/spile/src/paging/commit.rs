@@ -64,6 +64,16 @@ impl<P: Platform> PageTable<P> {
         Ok(admitted?)
     }
 
+    /// The same of pages that nobody asked for, which the caller has charged: how many, from the first on. What was charged for the others is given back.
+    #[cfg(feature = "file")]
+    pub(super) fn admit_around(&self, p: &P, pages: &[(u64, Pte)]) -> usize {
+        // SAFETY: (1) and (2) as above.
+        let admitted = unsafe { p.admit_around(self.space, pages) };
+        let refused = pages.iter().skip(admitted).filter(|(_, pte)| is_counted(p, Some(*pte)));
+        refused.for_each(|_| P::Reclaim::uncharge(p, &self.residents));
+        admitted
+    }
+
     /// Counts that an entry will show `new`. Whether that is one more.
     #[inline(always)]
     pub(super) fn charge(&self, p: &P, old: Option<Pte>, new: Pte) -> Result<bool, Lost> {

@@ -8,12 +8,18 @@
 
 use super::table::{Locked, index, kept, shown};
 use super::{Gather, LEVELS, PageTable, Pte, Spares};
+#[cfg(feature = "file")]
+use crate::addr::PAGE;
 use crate::addr::{FrameId, Prot, Range, Slot};
 use crate::frame;
 use crate::platform::{Platform, Refused};
 use crate::reclaim::sealed::Reclaim;
 use spile_rcu::Rcu;
 use spile_sync::seeded;
+
+/// How many pages that nobody asked for are shown at once, at most.
+#[cfg(feature = "file")]
+const TOGETHER: usize = if cfg!(loom) { 2 } else { 16 };
 
 /// Why nothing was installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,17 +306,35 @@ impl<P: Platform> PageTable<P> {
             return;
         }
         let part = super::table::parts(around, 1).next().unwrap_or(around);
-        for at in (part.start()..part.end()).step_by(crate::addr::PAGE as usize) {
-            let i = index(at, 0);
-            if locked.raw(i) != 0 {
-                continue;
-            }
-            if let Some(pte) = page(at) {
-                if self.admit(p, at, None, pte).is_ok() {
-                    locked.fill(i, word(p, pte, keeps));
-                } else {
-                    frame::put(p, pte.frame);
+        let mut wanted = (part.start()..part.end()).step_by(PAGE as usize).filter(|at| locked.raw(index(*at, 0)) == 0);
+        let mut found = [(0, Pte::new(p.zero_frame(), Prot::NONE)); TOGETHER];
+        loop {
+            let mut count = 0;
+            for at in wanted.by_ref() {
+                let Some(pte) = page(at) else { continue };
+                found[count] = (at, pte);
+                count += 1;
+                if count == TOGETHER {
+                    break;
                 }
+            }
+            if count == 0 {
+                return;
+            }
+            self.show_around(p, &locked, &found[..count], keeps);
+        }
+    }
+
+    /// Fills entries with pages that nobody asked for, as far as the space's limit and the platform let it; gives up the holds on the others.
+    #[cfg(feature = "file")]
+    fn show_around(&self, p: &P, locked: &Locked<'_, P>, pages: &[(u64, Pte)], keeps: <P::Reclaim as Reclaim<P>>::Keeps) {
+        let charged = pages.iter().take_while(|(_, pte)| self.charge(p, None, *pte).is_ok()).count();
+        let admitted = self.admit_around(p, &pages[..charged]);
+        for (n, (at, pte)) in pages.iter().enumerate() {
+            if n < admitted {
+                locked.fill(index(*at, 0), word(p, *pte, keeps));
+            } else {
+                frame::put(p, pte.frame);
             }
         }
     }
