@@ -7,6 +7,7 @@
 
 use super::errands::Errands;
 use super::lanes::lock;
+use super::stash::RUN;
 use super::{Host, Parts};
 use crate::backing::{Backing, Page};
 use crate::latency::Meter;
@@ -19,9 +20,6 @@ use spile_sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
-
-/// How many pages a backing is asked for at once, at most.
-pub(super) const RUN: usize = 16;
 
 /// What a region's backing has done.
 #[derive(Debug, Default)]
@@ -95,11 +93,13 @@ impl Contents {
         let _under_way = self.0.calls.begin(asked);
         let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.0.backing)));
         let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the backing panicked")));
-        let Err(error) = answer else { return true };
+        answer.map_err(|error| self.fails(error)).is_ok()
+    }
+
+    fn fails(&self, error: io::Error) {
         // Relaxed, here and below: numbers.
         self.0.done.failed.fetch_add(1, Ordering::Relaxed);
         *lock(&self.0.last_error) = Some(error);
-        false
     }
 
     fn fill(&self, first: u64, pages: &mut [&mut Page]) -> bool {
@@ -116,14 +116,16 @@ impl Contents {
     ///
     /// # Safety
     ///
-    /// (1) They are the caller's alone; (2) each has a buffer.
+    /// (1) They are the caller's alone.
     pub(super) unsafe fn fill_frames(&self, host: &Parts, first: u64, frames: &[FrameId], mut over: impl FnMut(u64, bool)) {
-        let page_of = |frame: &FrameId| {
-            let at = host.lies(host.places[frame.0 as usize].get()) as *mut Page;
-            // SAFETY: (1) the frame's, says the caller, and so another for each; (2) a whole page.
-            unsafe { &mut *at }
+        let mut pages: ArrayVec<&mut Page, RUN> = match host.buffers_for(frames) {
+            // SAFETY: (1) the frames', and so another for each.
+            Some(buffers) => unsafe { buffers.into_iter().map(|page| &mut *page).collect() },
+            None => {
+                self.fails(io::ErrorKind::OutOfMemory.into());
+                return (first..).zip(frames).for_each(|(page, _)| over(page, false));
+            }
         };
-        let mut pages: ArrayVec<&mut Page, RUN> = frames.iter().map(page_of).collect();
         let is_filled = self.fill(first, &mut pages);
         for (n, page) in pages.iter_mut().enumerate() {
             // One that cannot be had does not keep others from being had.
@@ -135,16 +137,11 @@ impl Contents {
 
 impl Store<Host> for Contents {
     unsafe fn start_read(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
-        let host = &*file.platform().0;
-        if host.buffer(frame).is_none() {
-            *lock(&self.0.last_error) = Some(io::ErrorKind::OutOfMemory.into());
-            return Transfer::Failed;
-        }
         if Errands::take(file, page, frame) {
             return Transfer::Started;
         }
-        let mut is_filled = false;
-        // SAFETY: (1) says the caller; (2) just now.
+        let (host, mut is_filled) = (&*file.platform().0, false);
+        // SAFETY: (1) says the caller.
         unsafe { self.fill_frames(host, page, &[frame], |_, filled| is_filled = filled) };
         if is_filled { Transfer::Done } else { Transfer::Failed }
     }

@@ -6,7 +6,7 @@
 //! another thread would sleep this one reads, adjacent pages by one call, and its fault comes again.
 
 use super::Host;
-use super::contents::RUN;
+use super::stash::RUN;
 use arrayvec::ArrayVec;
 use spile::FrameId;
 use spile::backing::File;
@@ -69,7 +69,7 @@ impl Errands {
         for run in pages.chunk_by(|a, b| a.0 + 1 == b.0) {
             let frames: ArrayVec<FrameId, RUN> = run.iter().map(|(_, frame)| *frame).collect();
             let contents = of.store().expect("what is read comes from somewhere");
-            // SAFETY: (1) the store's until they are complete; (2) since they were begun. (3) Each is completed once, here, which is its only taker.
+            // SAFETY: (1) the store's until they are complete; (2) each is completed once, here, which is its only taker.
             unsafe { contents.fill_frames(&of.platform().0, run[0].0, &frames, |page, ok| of.complete(page, ok)) };
         }
         true

@@ -5,8 +5,11 @@
 //! **Mechanism.** Bytes are copied where they are, pinned meanwhile. Numbers behind those of frames are tables', whose memory the program is never shown.
 
 use super::place::Where;
+use super::stash::RUN;
 use super::{Host, Parts, ZEROS};
 use crate::PAGE;
+use crate::backing::Page;
+use arrayvec::ArrayVec;
 use spile::paging::Table;
 use spile::{FrameId, FrameMeta, Frames};
 use std::ptr::null_mut;
@@ -49,6 +52,18 @@ impl Parts {
         let slot = self.stash.buffer(&self.uffd)?;
         place.set(Where::Stash(slot));
         Some(self.stash.at(slot) as *mut u8)
+    }
+}
+
+impl Parts {
+    /// A page for each of `frames`, the caller's alone, to write to: of adjacent ones, if there are such; or there is no memory.
+    pub(super) fn buffers_for(&self, frames: &[FrameId]) -> Option<ArrayVec<*mut Page, RUN>> {
+        let is_run = frames.len() > 1 && frames.iter().all(|frame| self.places[frame.0 as usize].get() == Where::Nowhere);
+        let first = if is_run { self.stash.buffers(&self.uffd, frames.len()) } else { None };
+        if let Some(first) = first {
+            (first..).zip(frames).for_each(|(slot, frame)| self.places[frame.0 as usize].set(Where::Stash(slot)));
+        }
+        frames.iter().map(|frame| self.buffer(*frame).map(<*mut u8>::cast)).collect()
     }
 }
 

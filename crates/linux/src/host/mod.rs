@@ -72,7 +72,7 @@ pub struct Parts {
 /// The frame that is full of zeros, which nobody owns.
 const ZEROS: FrameId = FrameId(0);
 /// With fewer free frames pages leave: more than two runs, without which the core reads nothing ahead.
-const FEW: usize = 3 * contents::RUN;
+const FEW: usize = 3 * stash::RUN;
 /// How many tables there may be beside one for each frame.
 const MORE_TABLES: u32 = 1 << 16;
 
@@ -128,7 +128,7 @@ impl Host {
     /// Lets pages leave if few frames are free, by who is about to need some: so that there are always some to read ahead.
     pub fn balance(&self) {
         let low = (self.frames() / 3).min(FEW);
-        self.reclaimer().balance(self, Marks { low, high: low + contents::RUN });
+        self.reclaimer().balance(self, Marks { low, high: low + stash::RUN });
     }
 
     /// Nobody is shown anything in `range` any more: so that it may be unmapped.

@@ -46,14 +46,45 @@ impl Host {
                 _ => crate::report::abort(format_args!("{stopped}")),
             }
         }
-        if new.frame != super::ZEROS {
-            let before = place.get();
-            place.set(Where::Shown { at, is_protected });
-            if let Where::Stash(slot) = before {
-                self.0.stash.give(slot, &self.0.advised);
-            }
-        }
+        self.is_shown(at, new, is_protected);
         Ok(())
+    }
+
+    /// The page of `new` was copied to `at`.
+    fn is_shown(&self, at: u64, new: Pte, is_protected: bool) {
+        if new.frame == super::ZEROS {
+            return;
+        }
+        let place = &self.0.places[new.frame.0 as usize];
+        let before = place.get();
+        place.set(Where::Shown { at, is_protected });
+        if let Where::Stash(slot) = before {
+            self.0.stash.give(slot, &self.0.advised);
+        }
+    }
+
+    /// In which slot of the stash the page of `new` is.
+    fn slot(&self, new: Pte) -> Option<u32> {
+        match self.0.places[new.frame.0 as usize].get() {
+            Where::Stash(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Shows the first of `pages` by one call, as far as they are adjacent there and here. How many.
+    fn show_run(&self, pages: &[(u64, Pte)]) -> usize {
+        let Some(((at, first), slot)) = pages.first().and_then(|first| Some((*first, self.slot(first.1)?))) else { return 0 };
+        let is_protected = !first.prot.has(Prot::W);
+        let is_next = |n: usize, (there, new): &(u64, Pte)| {
+            *there == at + n as u64 * PAGE && self.slot(*new) == Some(slot + n as u32) && new.prot.has(Prot::W) != is_protected
+        };
+        let count = pages.iter().enumerate().take_while(|(n, page)| is_next(*n, page)).count();
+        // SAFETY: (1) and (2) as in `show`, of each.
+        let copied = unsafe { self.0.uffd.copy(at, self.0.stash.at(slot), count as u64 * PAGE, is_protected) };
+        // What stopped it the next look will tell.
+        let count = copied.map_or_else(|stopped| (stopped.done() / PAGE) as usize, |()| count);
+        pages[..count].iter().for_each(|(at, new)| self.is_shown(*at, *new, is_protected));
+        count
     }
 
     /// Takes away what is shown at `at`: its bytes are in the stash then.
@@ -136,6 +167,18 @@ unsafe impl Mmu for Host {
 
     unsafe fn admit(&self, _: SpaceId, at: u64, old: Option<Pte>, new: Pte) -> Result<(), Refused> {
         self.change(at, old, Some(new))
+    }
+
+    unsafe fn admit_around(&self, _: SpaceId, pages: &[(u64, Pte)]) -> usize {
+        let mut done = 0;
+        while let Some((at, new)) = pages.get(done) {
+            done += match self.show_run(&pages[done..]) {
+                0 if self.change(*at, None, Some(*new)).is_err() => return done,
+                0 => 1,
+                shown => shown,
+            };
+        }
+        done
     }
 
     unsafe fn commit(&self, _: SpaceId, at: u64, old: Option<Pte>, new: Option<Pte>) {

@@ -4,20 +4,31 @@
 //! can be moved there. Of slots that nobody has, few have pages.
 //!
 //! **Mechanism.** Addresses of the pager's own, registered, for pages are moved to registered ones alone. A slot that comes back has a page, and is a buffer next time: so reading
-//! to a buffer and copying from there takes no page from the kernel. What is too much of them is dropped by the batch.
+//! to a buffer and copying from there takes no page from the kernel. What is too much of them is dropped by the batch. Besides there are a few *runs* of adjacent slots, for pages that are
+//! read together and shown together, by one call each: one is free again when all of its slots are.
 
 use super::drop_pages::{Advised, MOST};
 use super::lanes::Lanes;
 use super::memory::Memory;
-use crate::{PAGE, Uffd};
+use crate::{Cause, PAGE, Uffd};
+use spile_sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::yield_now;
 
 /// How many slots there are beside one for each frame: for pages that are being written, one for each thread that does that.
 const SPARE: u64 = 1024;
 
+/// How many slots a run has.
+pub const RUN: usize = 16;
+
 /// Slots for pages.
 pub struct Stash {
     memory: Memory,
+    /// Slots from here on are those of runs.
+    singles: u32,
+    /// Runs that are free, how many slots of each are not, and whether it has pages.
+    runs: Lanes,
+    taken: Box<[AtomicU32]>,
+    has_pages: Box<[AtomicBool]>,
     /// Those that have a page, and those that have none.
     warm: Lanes,
     empty: Lanes,
@@ -32,13 +43,21 @@ impl Stash {
     ///
     /// The kernel's, of memory or of the registration.
     pub fn new(uffd: &Uffd, frames: u64) -> std::io::Result<Self> {
-        let slots = frames + SPARE;
-        let memory = Memory::new(slots * PAGE)?;
+        let (singles, runs) = (frames + SPARE, (frames / 1024).clamp(4, 128));
+        let memory = Memory::new((singles + runs * RUN as u64) * PAGE)?;
         // SAFETY: (1) nobody uses it but this, which fills what is missing.
         unsafe { uffd.register(memory.at(0), memory.len()) }.map_err(|stopped| stopped.error())?;
-        let all = slots as usize;
-        let most_warm = (frames as usize / 64).clamp(2 * MOST, 16 * MOST);
-        Ok(Self { memory, warm: Lanes::new(all, 0..0), empty: Lanes::new(all, 0..slots as u32), most_warm })
+        let all = singles as usize;
+        Ok(Self {
+            memory,
+            singles: singles as u32,
+            runs: Lanes::new(runs as usize, 0..runs as u32),
+            taken: (0..runs).map(|_| AtomicU32::new(0)).collect(),
+            has_pages: (0..runs).map(|_| AtomicBool::new(false)).collect(),
+            warm: Lanes::new(all, 0..0),
+            empty: Lanes::new(all, 0..singles as u32),
+            most_warm: (frames as usize / 64).clamp(2 * MOST, 16 * MOST),
+        })
     }
 
     /// Where the page of a slot is.
@@ -65,6 +84,32 @@ impl Stash {
         }
     }
 
+    /// So many adjacent buffers, of unspecified bytes: the first. None, where no run is free, or there is no memory.
+    pub fn buffers(&self, uffd: &Uffd, count: usize) -> Option<u32> {
+        let run = self.runs.take()?;
+        let first = self.singles + run * RUN as u32;
+        // Relaxed, here and below: the caller has the run alone, by the lock under which it was taken.
+        if !self.has_pages[run as usize].load(Ordering::Relaxed) {
+            if !self.fill(uffd, first) {
+                self.runs.give(run);
+                return None;
+            }
+            self.has_pages[run as usize].store(true, Ordering::Relaxed);
+        }
+        self.taken[run as usize].store(count as u32, Ordering::Relaxed);
+        Some(first)
+    }
+
+    /// Puts pages to the slots of a run, from `first` on. Whether there was memory for them.
+    fn fill(&self, uffd: &Uffd, first: u32) -> bool {
+        (first..first + RUN as u32).all(|slot| {
+            // SAFETY: (1) nobody uses it.
+            let filled = unsafe { uffd.zero(self.at(slot), PAGE) };
+            // Some may be there, where there was no memory for all.
+            filled.map_or_else(|stopped| stopped.cause() == Cause::PageThere, |()| true)
+        })
+    }
+
     /// A slot that has none.
     pub fn shelter(&self, advised: &Advised) -> u32 {
         loop {
@@ -79,6 +124,14 @@ impl Stash {
 
     /// Gives one back that has a page.
     pub fn give(&self, slot: u32, advised: &Advised) {
+        if let Some(nth) = slot.checked_sub(self.singles) {
+            let run = nth / RUN as u32;
+            // AcqRel: what was done with the slots comes before what is done with the run next.
+            if self.taken[run as usize].fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.runs.give(run);
+            }
+            return;
+        }
         self.warm.give(slot);
         if self.warm.count() > self.most_warm {
             self.cool(advised);
