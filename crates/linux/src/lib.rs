@@ -3,6 +3,7 @@
 //! **Guarantee.** What cannot be had here is said, with what would grant it: nothing is done by a worse way in silence.
 //!
 //! **Mechanism.** [`Uffd`] is a userfaultfd, opened by a [`Door`]; [`probe()`] asks the kernel what it lets this process do, by doing it.
+//! [`backing`] is where the contents of memory come from, and where they go.
 //!
 //! ```
 //! let report = spile_linux::probe();

@@ -69,6 +69,11 @@ const PLACES: &[&str] = &[
     "crates/sim/src/lib.rs",
     "crates/sim/src/mmu.rs",
     "crates/sim/src/rcu.rs",
+    // Traits and functions whose implementors and callers owe that contents do not change by themselves; system calls that move pages.
+    "crates/linux/src/backing/anonymous.rs",
+    "crates/linux/src/backing/file.rs",
+    "crates/linux/src/backing/generated.rs",
+    "crates/linux/src/backing/mod.rs",
     // System calls about this process's own memory, and a child that shares it.
     "crates/linux/src/child.rs",
     "crates/linux/src/door.rs",

@@ -4,6 +4,15 @@
 //!
 //! **Mechanism.** One trait, called by whichever thread faults or lets pages leave, in a handler of SIGBUS or not.
 
+mod anonymous;
+mod bits;
+mod file;
+mod generated;
+
+pub use anonymous::Anonymous;
+pub use file::{Mode, OnFile};
+pub use generated::Generated;
+
 use crate::PAGE;
 use std::io;
 use std::ops::Range;
