@@ -7,6 +7,7 @@ mod common;
 mod anonymous;
 mod file;
 mod generated;
+mod logged;
 
 use common::PAGE;
 use spile_linux::backing::{Backing, Page};

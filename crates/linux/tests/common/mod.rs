@@ -1,6 +1,8 @@
 //! Mappings, children and what a test needs of the kernel.
 #![allow(dead_code, reason = "each test takes a part")]
 
+pub mod logged;
+
 use spile_linux::{Door, Features, Uffd};
 use std::io::{Error, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
