@@ -30,6 +30,7 @@ pub struct Pager<L: Locking = VmaRefcount> {
 #[derive(Clone, Debug)]
 pub struct Builder<L: Locking = VmaRefcount> {
     budget: u64,
+    engine: Option<Engine>,
     design: PhantomData<fn() -> L>,
 }
 
@@ -84,7 +85,7 @@ pub struct Usage {
 
 impl<L: Locking> Default for Builder<L> {
     fn default() -> Self {
-        Self { budget: 256 << 20, design: PhantomData }
+        Self { budget: 256 << 20, engine: None, design: PhantomData }
     }
 }
 
@@ -92,7 +93,7 @@ impl Builder {
     /// With a design of the core's.
     #[must_use]
     pub fn design<M: Locking>(self) -> Builder<M> {
-        Builder { budget: self.budget, design: PhantomData }
+        Builder { budget: self.budget, engine: self.engine, design: PhantomData }
     }
 }
 
@@ -101,6 +102,12 @@ impl<L: Locking> Builder<L> {
     #[must_use]
     pub fn budget(self, bytes: u64) -> Self {
         Self { budget: bytes, ..self }
+    }
+
+    /// By this way, not by the best that there is.
+    #[must_use]
+    pub fn engine(self, engine: Engine) -> Self {
+        Self { engine: Some(engine), ..self }
     }
 
     /// Asks the kernel for it.
@@ -113,7 +120,12 @@ impl<L: Locking> Builder<L> {
             return Err(NoPager::Budget(self.budget));
         }
         let report = probe();
-        let engine = match report.engine {
+        let lacks = |engine: Engine| engine.needs().iter().copied().find(|ability| report.why_not(*ability).is_some());
+        let engine = match (self.engine, report.engine) {
+            (None, chosen) => chosen,
+            (Some(engine), _) => lacks(engine).map_or(Ok(engine), |ability| Err(Refused::Lacks(ability))),
+        };
+        let engine = match engine {
             Ok(engine) => engine,
             Err(refused) => return Err(NoPager::Refused(refused, Box::new(report))),
         };

@@ -15,9 +15,9 @@ use std::fs;
 /// How faults would be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// On the thread that faulted, by moving pages of a pool (`UFFDIO_MOVE`): nothing is copied, and what is taken away is taken with its bytes, at once.
+    /// On the thread that faulted: pages are copied to where they are missed (`UFFDIO_COPY`), and moved away (`UFFDIO_MOVE`), with their bytes, at once.
     Move,
-    /// On the thread that faulted, by copies (`UFFDIO_COPY`): what is taken away is write-protected, copied and dropped.
+    /// On the thread that faulted, without moves: what is taken away is write-protected, copied and dropped.
     Copy,
 }
 
@@ -29,7 +29,7 @@ impl Engine {
     #[must_use]
     pub const fn needs(self) -> &'static [Ability] {
         match self {
-            Self::Move => &[Ability::Signal, Ability::Protect, Ability::Move],
+            Self::Move => &[Ability::Signal, Ability::Protect, Ability::Copy, Ability::Move],
             Self::Copy => &[Ability::Signal, Ability::Protect, Ability::Copy],
         }
     }
@@ -38,8 +38,8 @@ impl Engine {
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Move => "on the faulting thread, pages moved (UFFDIO_MOVE)",
-            Self::Copy => "on the faulting thread, pages copied (UFFDIO_COPY)",
+            Self::Move => "on the faulting thread, pages copied in and moved out (UFFDIO_COPY, UFFDIO_MOVE)",
+            Self::Copy => "on the faulting thread, pages copied in and copied out (UFFDIO_COPY)",
         })
     }
 }

@@ -4,9 +4,10 @@
 
 mod pagers;
 
-use pagers::{Kept, pager};
+use pagers::{Kept, built, pager};
+use spile::Locking;
 use spile_linux::backing::{Backing, Page};
-use spile_linux::{Asked, PAGE, WorkingSet};
+use spile_linux::{Asked, Builder, Engine, PAGE, Pager, WorkingSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::sleep;
@@ -100,7 +101,13 @@ fn what_was_wanted_once_is_brought_again_in_that_order() {
 
 #[test]
 fn what_is_discarded_is_what_the_backing_says() {
-    let Some(pager) = pager(BUDGET) else { return };
+    for engine in Engine::ALL {
+        discard(Pager::builder().budget(BUDGET).engine(engine));
+    }
+}
+
+fn discard(builder: Builder) {
+    let Some(pager) = built(builder) else { return };
     let mut region = pager.map(Kept::new(64), 64 * PAGE).unwrap();
     region.as_mut_slice::<u64>().fill(9);
     region.backing().set(5, 77);
@@ -110,6 +117,17 @@ fn what_is_discarded_is_what_the_backing_says() {
     assert_eq!(region.dirty(), [0..5 * PAGE, 6 * PAGE..64 * PAGE]);
     let words = region.as_slice::<u64>();
     assert_eq!([4, 5, 6].map(|page| words[page * 512 + 1]), [9, 77, 9]);
+    // What was written is not lost with what is unmapped.
+    region.unmap(10 * PAGE..12 * PAGE).unwrap();
+    assert_eq!([10, 11].map(|page| region.backing().word(page, 3)), [9, 9]);
+    let gone = region.read_at(11 * PAGE, &mut [0]).unwrap_err();
+    assert_eq!(gone.to_string(), "byte 45056 is not of the region");
+    region.protect(0..64 * PAGE, false).unwrap_err();
+    region.protect(0..10 * PAGE, false).unwrap();
+    assert_eq!(region.write_at(9 * PAGE, &[1]).unwrap_err().to_string(), "byte 36864 may not be written");
+    region.protect(9 * PAGE..10 * PAGE, true).unwrap();
+    region.write_at(9 * PAGE, &[1]).unwrap();
+    assert_eq!(region.as_slice::<u8>()[9 * PAGE as usize], 1);
 }
 
 #[test]
@@ -165,4 +183,22 @@ fn a_backing_that_is_stuck_is_told_once() {
     assert_eq!(heard.len(), 1, "{heard:?}");
     assert_eq!(heard[0].0, Asked::Fill(16));
     assert!(heard[0].1 > Duration::from_millis(60));
+}
+
+spile::test_each_design! { pages => two_threads_share_a_region; }
+
+/// Each thread adds to all pages, more than there is memory for, in its own order.
+fn two_threads_share_a_region<L: Locking>() {
+    let Some(pager) = built(Pager::builder().budget(BUDGET).design::<L>()) else { return };
+    let pages = 2 * BUDGET / PAGE;
+    let region = pager.region(Kept::new(pages), pages * PAGE).around(4).map().unwrap();
+    // SAFETY: (1) atomics: all threads use them as such.
+    let word = |page: u64| unsafe { AtomicU64::from_ptr(region.as_ptr().add((page * PAGE) as usize).cast()) };
+    std::thread::scope(|scope| {
+        for step in [1, 3] {
+            scope.spawn(move || (0..4 * pages).for_each(|n| _ = word(n * step % pages).fetch_add(1, Relaxed)));
+        }
+    });
+    (0..pages).for_each(|page| assert_eq!(word(page).load(Relaxed), 8, "page {page}"));
+    assert!(region.status().written > 0);
 }

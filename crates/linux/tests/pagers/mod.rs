@@ -1,14 +1,20 @@
 //! Pagers, and a backing in memory.
 #![allow(dead_code, reason = "each test takes a part")]
 
+use spile::Locking;
 use spile_linux::backing::{Backing, Page};
-use spile_linux::{NoPager, PAGE, Pager};
+use spile_linux::{Builder, NoPager, PAGE, Pager};
 use std::io;
 use std::sync::Mutex;
 
 /// A pager with such a budget, or a word why the test is skipped.
 pub fn pager(budget: u64) -> Option<Pager> {
-    match Pager::builder().budget(budget).build() {
+    built(Pager::builder().budget(budget))
+}
+
+/// One that was asked for so, or a word.
+pub fn built<L: Locking>(builder: Builder<L>) -> Option<Pager<L>> {
+    match builder.build() {
         Ok(pager) => Some(pager),
         Err(NoPager::Refused(refused, _)) => {
             println!("skipped: {refused}");
