@@ -10,7 +10,7 @@ use std::fs::{File as Opened, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Words of a page.
@@ -49,12 +49,16 @@ impl File {
             made.write_all_at(&bytes(first, 0), first * PAGE)?;
         }
         made.sync_data()?;
-        let itself = format!("/proc/self/fd/{}", made.as_raw_fd());
-        let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(itself);
+        let direct = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path_of(&made));
         let is_direct = direct.is_ok();
         let by_page = direct.or_else(|_| made.try_clone())?;
         let is_tmpfs = is_tmpfs(&made);
         Ok(Self { cached: made.into(), by_page, pages, is_direct, is_tmpfs, writes: AtomicU64::new(0) })
+    }
+
+    /// Where it can be opened.
+    pub fn path(&self) -> PathBuf {
+        path_of(&self.cached)
     }
 
     /// Reads `count` pages from `page` on to `to`. A signal handler may.
@@ -97,6 +101,10 @@ impl File {
             libc::posix_fadvise(self.cached.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
         }
     }
+}
+
+fn path_of(fd: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
 fn is_tmpfs(file: &Opened) -> bool {

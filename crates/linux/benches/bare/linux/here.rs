@@ -1,9 +1,10 @@
 //! Whose the faults of this thread are.
 //!
-//! A thread says which pager it uses and which part is its own. The handler of SIGBUS leads a fault there.
+//! A thread says which pager it uses and which part is its own. The handler of SIGBUS leads a fault there; those of a thread that has not said so are handed on.
 
-use super::process::install;
+use super::process::{OnSignal, install};
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 /// A pager on the thread that faults.
 pub trait Resolve {
@@ -23,8 +24,13 @@ thread_local! {
     static HERE: Cell<Option<(*const dyn Resolve, usize)>> = const { Cell::new(None) };
 }
 
-extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let (pager, part) = HERE.get().expect("a signal on a thread that has no part");
+/// Whose the other threads' faults are.
+static BEFORE: OnceLock<OnSignal> = OnceLock::new();
+
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some((pager, part)) = HERE.get() else {
+        return BEFORE.get().expect("a signal on a thread that has no part")(signal, info, context);
+    };
     // SAFETY: (1) the thread lets go of the pager before it ends; (2) both are the kernel's, and of a fault.
     let (pager, at, error) = unsafe {
         let context = &*context.cast::<libc::ucontext_t>();
@@ -33,9 +39,11 @@ extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, context: *mu
     pager.resolve(part, Fault { at, is_there: error & 1 != 0, is_write: error & 2 != 0 });
 }
 
-/// Faults are led to the pagers of their threads from now on.
+/// Faults are led to the pagers of their threads from now on, and the others to who has them now. Once.
 pub fn lead() {
-    install(on_signal);
+    if let Some(before) = install(on_signal) {
+        BEFORE.set(before).expect("it is called once");
+    }
 }
 
 /// This thread's faults are the pager's, and of this part, until it [leaves](leave): the pager lives as long.

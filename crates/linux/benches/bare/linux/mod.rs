@@ -11,6 +11,7 @@ mod here;
 mod kernel;
 mod on_thread;
 mod on_thread_copy;
+mod pager;
 mod prices;
 mod process;
 mod report;
@@ -50,9 +51,23 @@ struct Options {
     /// A directory of a disk
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     disk: PathBuf,
+    /// Only contenders of whose names this is a part, or that; and no prices
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only work of whose names this is a part, or that: "random", "write, disk"
+    #[arg(long)]
+    work: Vec<String>,
+    /// Only so many threads: 1, or 2
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=2))]
+    threads: Option<u64>,
     /// What cargo says
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Whether `name` has one of these parts, if there are any.
+fn is_asked_for(parts: &[String], name: &str) -> bool {
+    parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
 }
 
 /// Why it cannot be measured here.
@@ -98,6 +113,9 @@ pub fn run() -> ExitCode {
 fn measure(options: &Options, kernel: String) -> std::io::Result<Report> {
     let [memory, disk] = [(&options.memory, PAGES[0]), (&options.disk, PAGES[1])].map(|(path, pages)| File::new(path, pages));
     let (memory, disk) = (memory?, disk?);
+    // This order: the bare pagers hand on what is not theirs.
+    pager::lead();
+    here::lead();
     let mut host = host(kernel, &memory, &disk);
     let played = play(options, &memory, &disk);
     host.push((
@@ -112,6 +130,9 @@ fn measure(options: &Options, kernel: String) -> std::io::Result<Report> {
                 CONTENDERS[work::NEEDS_DROPS]
             ),
         ));
+    }
+    if !options.only.is_empty() {
+        return Ok(Report { host, rounds: options.rounds, played, prices: Vec::new(), ways: Vec::new() });
     }
     process::install(prices::on_signal);
     let mut prices = price(options, prices::TRIPS_OF_CALLS, &memory);
@@ -141,16 +162,22 @@ fn host(kernel: String, memory: &File, disk: &File) -> Vec<(&'static str, String
 
 fn play(options: &Options, memory: &File, disk: &File) -> Vec<Played> {
     let can_drop = process::Itself::can_drop_pages();
-    let is_possible = move |which: &usize| *which != work::NEEDS_DROPS || can_drop;
+    let is_possible =
+        move |which: &usize| (*which != work::NEEDS_DROPS || can_drop) && is_asked_for(&options.only, CONTENDERS[*which]);
     let mut played = Vec::new();
     for (place, file) in [("memory", memory), ("disk", disk)] {
         let mut rounds: Vec<_> = WORKS
             .iter()
+            .filter(|work| is_asked_for(&options.work, &report::of(work.name, place)))
             .flat_map(|work| (0..CONTENDERS.len()).filter(is_possible).map(move |which| (work, which, [Vec::new(), Vec::new()])))
             .collect();
         for _ in 0..options.rounds {
             for (work, which, rounds) in &mut rounds {
-                (1..).zip(rounds).for_each(|(threads, rounds)| rounds.push(work::play(file, work, *which, threads)));
+                (1..).zip(rounds).filter(|(threads, _)| options.threads.is_none_or(|only| only == *threads)).for_each(
+                    |(threads, rounds)| {
+                        rounds.push(work::play(file, work, *which, threads));
+                    },
+                );
             }
         }
         let told = |(work, which, rounds): (&Work, usize, [Vec<Vec<Sample>>; 2])| {

@@ -6,7 +6,7 @@
 
 use super::apart::Apart;
 use super::common::{Map, PAGE};
-use super::here::{Fault, Resolve, enter, lead, leave};
+use super::here::{Fault, Resolve, enter, leave};
 use super::ring::{Held, Ring};
 use super::work::{Contender, Scene};
 use spile_linux::{Cause, Door, Features, Uffd};
@@ -32,7 +32,6 @@ unsafe impl Sync for OnThread<'_> {}
 impl<'a> OnThread<'a> {
     pub fn new(scene: Scene<'a>) -> Self {
         let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::MOVE)).expect("the probe says so");
-        lead();
         let region = Map::anonymous(scene.file.pages);
         let pools: Vec<_> = (0..scene.threads).map(|_| Apart::new(scene.frames())).collect();
         let zeros = Map::anonymous(1);

@@ -5,7 +5,7 @@
 //! flushes once, although the pages are scattered.
 
 use super::common::{Map, PAGE};
-use super::here::{Fault, Resolve, enter, lead, leave};
+use super::here::{Fault, Resolve, enter, leave};
 use super::process::Itself;
 use super::ring::{BATCH, Held, Ring};
 use super::work::{Contender, Scene};
@@ -34,7 +34,6 @@ unsafe impl Sync for OnThreadCopy<'_> {}
 
 impl<'a> OnThreadCopy<'a> {
     pub fn new(scene: Scene<'a>) -> Self {
-        lead();
         let uffd = Door::OwnFaults.open(Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP)).expect("the probe says so");
         let region = Map::anonymous(scene.file.pages);
         // SAFETY: (1) who uses it are this pager's threads, which have its handler.

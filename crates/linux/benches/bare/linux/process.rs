@@ -3,7 +3,6 @@
 use super::common::{Map, PAGE, owned};
 use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr::null_mut;
 use std::time::Duration;
 
 /// CPU time of this process, in the program and in the kernel.
@@ -97,13 +96,15 @@ pub fn pin(nth: usize) {
 /// The third argument is a `ucontext_t`.
 pub type OnSignal = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// From now on SIGBUS is `handler`'s, also while it runs.
-pub fn install(handler: OnSignal) {
-    // SAFETY: (1) all zeros are no handler, no flags and an empty mask; (2) the handler is for this program's faults, which has no others.
+/// From now on SIGBUS is `handler`'s, also while it runs: whose it was before, if that was a handler of such arguments.
+pub fn install(handler: OnSignal) -> Option<OnSignal> {
+    // SAFETY: (1) all zeros are no handler, no flags and an empty mask; (2) the handler is for this program's faults, which has no others; (3) what was installed so is such a function.
     unsafe {
-        let mut action: libc::sigaction = zeroed();
+        let (mut action, mut before): (libc::sigaction, libc::sigaction) = zeroed();
         action.sa_sigaction = handler as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        assert_eq!(libc::sigaction(libc::SIGBUS, &raw const action, null_mut()), 0);
+        assert_eq!(libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before), 0);
+        let is_handler = before.sa_flags & libc::SA_SIGINFO != 0;
+        is_handler.then(|| std::mem::transmute::<usize, OnSignal>(before.sa_sigaction))
     }
 }

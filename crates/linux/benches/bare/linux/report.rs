@@ -30,6 +30,11 @@ impl Spread {
     }
 }
 
+/// What a work is called, of a file that lies there.
+pub fn of(work: &str, place: &str) -> String {
+    format!("{work}, {place}")
+}
+
 /// A work through a contender: its rounds with one thread, and with two.
 pub struct Played {
     pub place: &'static str,
@@ -39,39 +44,44 @@ pub struct Played {
 }
 
 impl Played {
-    fn spread(&self, threads: usize, of: impl Fn(&Sample) -> f64) -> Spread {
-        Spread::of(self.rounds[threads - 1].iter().map(of).collect())
+    /// If so many were asked for.
+    fn spread(&self, threads: usize, of: impl Fn(&Sample) -> f64) -> Option<Spread> {
+        let rounds = &self.rounds[threads - 1];
+        (!rounds.is_empty()).then(|| Spread::of(rounds.iter().map(of).collect()))
     }
 
-    fn cpu(&self, threads: usize) -> Spread {
+    fn cpu(&self, threads: usize) -> Option<Spread> {
         self.spread(threads, |sample| sample.cpu)
     }
 
-    fn wall(&self, threads: usize) -> Spread {
+    fn wall(&self, threads: usize) -> Option<Spread> {
         self.spread(threads, |sample| sample.wall)
     }
 
     /// How much more two threads do than one: by the medians, and by the best.
-    fn scales(&self) -> [f64; 2] {
-        let (one, two) = (self.wall(1), self.wall(2));
-        [2.0 * one.median / two.median, 2.0 * one.best / two.best]
+    fn scales(&self) -> [Option<f64>; 2] {
+        let scale = |of: fn(Spread) -> f64| Some(2.0 * of(self.wall(1)?) / of(self.wall(2)?));
+        [scale(|wall| wall.median), scale(|wall| wall.best)]
     }
 
     /// Threads that waited for a CPU: the most of both medians.
     fn waited(&self) -> f64 {
-        [1, 2].map(|threads| self.spread(threads, |sample| sample.waited).median).into_iter().fold(0.0, f64::max)
+        let medians = [1, 2].into_iter().filter_map(|threads| self.spread(threads, |sample| sample.waited));
+        medians.map(|waited| waited.median).fold(0.0, f64::max)
     }
 
     fn row(&self) -> Vec<String> {
-        let mut row = vec![format!("{}, {}", self.work, self.place), self.contender.into()];
-        row.extend([1, 2].into_iter().flat_map(|threads| [self.wall(threads), self.cpu(threads)]).map(Spread::text));
-        row.extend(self.scales().map(|scale| format!("{scale:.2}")));
+        let mut row = vec![of(self.work, self.place), self.contender.into()];
+        let times = [1, 2].into_iter().flat_map(|threads| [self.wall(threads), self.cpu(threads)]);
+        row.extend(times.map(|time| time.map_or(String::new(), Spread::text)));
+        row.extend(self.scales().map(|scale| scale.map_or(String::new(), |scale| format!("{scale:.2}"))));
         row.push(format!("{:.2}", self.waited()));
         row
     }
 
     fn json(&self) -> Value {
-        let of = |threads| json!({ "wall_ns": self.wall(threads).json(), "cpu_ns": self.cpu(threads).json() });
+        let of =
+            |threads| json!({ "wall_ns": self.wall(threads).map(Spread::json), "cpu_ns": self.cpu(threads).map(Spread::json) });
         let [scale, best_scale] = self.scales();
         json!({
             "place": self.place, "work": self.work, "contender": self.contender,
@@ -163,7 +173,9 @@ impl Report {
             let name =
                 |(threads, batch): &(u64, u64)| format!("{threads} thread{} x{batch}", if *threads > 1 { "s" } else { "" });
             let header = std::iter::once(title.to_string()).chain(columns.iter().map(name)).collect();
-            println!("{}\n", table(1, header, prices.iter().map(|price| price.row(&columns))));
+            if !prices.is_empty() {
+                println!("{}\n", table(1, header, prices.iter().map(|price| price.row(&columns))));
+            }
         }
     }
 

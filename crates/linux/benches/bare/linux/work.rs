@@ -9,6 +9,7 @@ use super::handler::Handler;
 use super::kernel::Kernel;
 use super::on_thread::OnThread;
 use super::on_thread_copy::OnThreadCopy;
+use super::pager::Paged;
 use super::process::{cpu, pin, waited};
 use std::ops::Range;
 use std::sync::Barrier;
@@ -73,7 +74,7 @@ pub const WORKS: [Work; 3] = [
     Work { name: "sequential read, 16 pages per fault", is_random: false, is_write: false, window: 16 },
 ];
 
-pub const CONTENDERS: [&str; 4] = ["on the thread, MOVE", "on the thread, COPY", "handler thread, COPY", "kernel mmap"];
+pub const CONTENDERS: [&str; 5] = ["on the thread, MOVE", "on the thread, COPY", "handler thread, COPY", "spile", "kernel mmap"];
 
 /// Which of them drops scattered pages by one call.
 pub const NEEDS_DROPS: usize = 1;
@@ -135,6 +136,7 @@ pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Vec<Sample>
             0 => Box::new(OnThread::new(scene)),
             NEEDS_DROPS => Box::new(OnThreadCopy::new(scene)),
             2 => Box::new(Handler::new(scene, scope)),
+            3 => Box::new(Paged::new(scene)),
             _ => Box::new(Kernel::new(scene)),
         };
         let samples = time(scene, work, &*contender);
