@@ -151,8 +151,8 @@ impl Pager {
 impl<L: Locking> Pager<L> {
     /// The least budget, in bytes: 64 pages.
     pub const LEAST: u64 = 64 * PAGE;
-    /// The largest: 8 TiB.
-    pub const MOST: u64 = PAGE << 31;
+    /// The largest: 4 TiB.
+    pub const MOST: u64 = PAGE << 30;
 
     /// A region whose `len` bytes are those of `backing`, of which more can be said.
     pub fn region<B: Backing>(&self, backing: B, len: u64) -> RegionBuilder<'_, B, L> {

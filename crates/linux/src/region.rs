@@ -19,9 +19,11 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use spile::backing::File;
 use spile::linux::advice;
 use spile::{Access, Attr, Denied, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
+use spile_rcu::Global;
 use spile_sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,7 +208,14 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
             mm.set_limit(Some(bytes / PAGE));
         }
         let served = Arc::new(Served { mm, file, on_failure: self.on_failure, start: memory.at(0), faults: Meter::default() });
-        let region = Region { served, backing, memory, len: self.len, is_writable: self.is_writable, is_known: false };
+        let region = Region {
+            served: ManuallyDrop::new(served),
+            backing,
+            memory,
+            len: self.len,
+            is_writable: self.is_writable,
+            is_known: false,
+        };
         region.publish()
     }
 }
@@ -247,10 +256,10 @@ impl<L: Locking> Serve for Served<L> {
 
 /// Addresses whose pages come from a `B`, and go back there.
 ///
-/// When it is dropped, what was written is written back, and errors of that are lost: [`flush`](Self::flush) first. It must not be dropped by a backing while that is asked for
-/// something.
+/// When it is dropped, what was written is written back, and errors of that are lost: [`flush`](Self::flush) first. That waits for all faults that are under way, of any region of the
+/// process, and so for what backings wait for: drop it with no lock held that one takes, and not within a backing. In a child that a fork made nothing is done.
 pub struct Region<B: Backing, L: Locking = VmaRefcount> {
-    served: Arc<Served<L>>,
+    served: ManuallyDrop<Arc<Served<L>>>,
     backing: Arc<B>,
     memory: Memory,
     len: u64,
@@ -262,7 +271,7 @@ pub struct Region<B: Backing, L: Locking = VmaRefcount> {
 impl<B: Backing, L: Locking> Region<B, L> {
     /// Lets the handler know it.
     fn publish(mut self) -> Result<Self, NoRegion> {
-        self.is_known = registry::add(&self.addresses(), self.served.clone());
+        self.is_known = registry::add(&self.addresses(), Arc::clone(&self.served) as Arc<dyn Serve>);
         if self.is_known { Ok(self) } else { Err(NoRegion::NoMemory) }
     }
 
@@ -336,8 +345,17 @@ impl<B: Backing, L: Locking> Region<B, L> {
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failed> {
         self.within(at, bytes.len())?;
         let _visit = Visit::begin();
-        Errands::during(|| self.served.mm.write_user(self.memory.at(0) + at, bytes))
-            .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))
+        let mut at = at;
+        for bytes in bytes.chunks(PAGE as usize) {
+            // They may be another region's: what is missing is brought here, and not where the core has locked a table.
+            let mut copy = [0; PAGE as usize];
+            let copy = &mut copy[..bytes.len()];
+            copy.copy_from_slice(bytes);
+            Errands::during(|| self.served.mm.write_user(self.memory.at(0) + at, copy))
+                .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))?;
+            at += bytes.len() as u64;
+        }
+        Ok(())
     }
 
     fn within(&self, at: u64, len: usize) -> Result<(), Failed> {
@@ -521,15 +539,18 @@ impl<B: Backing, L: Locking> Region<B, L> {
 
 impl<B: Backing, L: Locking> Drop for Region<B, L> {
     fn drop(&mut self) {
-        if !self.is_known {
+        // A child that a fork made has no such addresses, and what it has of the pager's is a copy: the descriptor is the parent's.
+        if !self.memory.is_here() {
             return;
         }
-        // Its errors are lost, as it says.
-        _ = self.flush();
-        registry::remove(&self.addresses());
-        let range = spile::Range::with_len(self.memory.at(0), self.memory.len()).expect("whole pages");
+        if self.is_known {
+            // Its errors are lost, as it says.
+            _ = self.flush();
+            registry::remove(&self.addresses());
+        }
         {
             let _visit = Visit::begin();
+            let range = spile::Range::with_len(self.memory.at(0), self.memory.len()).expect("whole pages");
             while self.served.mm.unmap(range).is_err() {
                 std::thread::yield_now();
             }
@@ -537,7 +558,12 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
         }
         // Evictors may have a frame of it, which they give back.
         registry::wait_for_visits();
-        self.served.mm.platform().forget(&self.addresses());
+        let host = self.served.mm.platform().clone();
+        host.forget(&self.addresses());
+        // SAFETY: (1) once, here, and not used after.
+        drop(unsafe { ManuallyDrop::take(&mut self.served) });
+        // What waits for readers that are gone: with it the backing goes.
+        Global.barrier();
     }
 }
 

@@ -84,7 +84,7 @@ pub fn remove(range: &Range<u64>) {
     }
 }
 
-/// Waits until all visits are over that have begun. Not within one.
+/// Waits until all visits are over that have begun, and what was taken away is dropped. Not within one.
 pub fn wait_for_visits() {
-    VISITS.synchronize();
+    VISITS.barrier();
 }

@@ -3,7 +3,8 @@
 //! **Guarantee.** A fault of a region is answered on the thread that took it. Every other SIGBUS is its who had the signal before, or the kernel's. Nothing is allocated here, and no lock
 //! is taken that the interrupted thread could have: it was at a load or store of a region's, and the pager touches no region while it holds one.
 //!
-//! **Mechanism.** The handler is installed once for the process, with `SA_NODEFER`: what a backing touches may fault in turn. It remembers who was there before.
+//! **Mechanism.** The handler is installed once for the process, with `SA_NODEFER`: what a backing touches may fault in turn; signals that others send wait until it is over. It remembers who
+//! was there before.
 
 use crate::host::lock;
 use crate::registry::Visit;
@@ -52,6 +53,11 @@ pub fn install() -> Result<(), Error> {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_sigbus as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        // A handler of another signal that touched a region could wait for a lock that this thread has. Those that an instruction raises are let through.
+        libc::sigfillset(&raw mut action.sa_mask);
+        for raised in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
+            libc::sigdelset(&raw mut action.sa_mask, raised);
+        }
         if libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) != 0 {
             return Err(Error::last_os_error());
         }
@@ -72,7 +78,7 @@ pub fn thread_can_fault() -> bool {
 
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: (1) both are the kernel's, for this call; (2) this thread's.
-    let (at, error, is_raised_by_access, errno) = unsafe {
+    let (at, error, is_by_access, errno) = unsafe {
         let context = &*context.cast::<libc::ucontext_t>();
         (
             (*info).si_addr() as u64,
@@ -82,7 +88,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         )
     };
     let access = if error & WRITE != 0 { Access::Write } else { Access::Read };
-    let is_served = is_raised_by_access && {
+    let is_served = is_by_access && {
         let visit = Visit::begin();
         visit.find(at).is_some_and(|entry| match entry.0.serve(at, access) {
             Ok(()) => true,
@@ -103,6 +109,9 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
 fn hand_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(Before(before)) = BEFORE.get() else { return };
     match before.sa_sigaction {
+        // One that was sent, and is not wanted. (The kernel lets no access be ignored.)
+        // SAFETY: (1) what the kernel gave.
+        libc::SIG_IGN if unsafe { (*info).si_code } <= 0 => {}
         // The kernel's: the access is repeated, and ends the process.
         libc::SIG_DFL | libc::SIG_IGN => {
             // SAFETY: (1) nobody handles it any more.

@@ -17,6 +17,7 @@ use arrayvec::ArrayVec;
 use spile::backing::File;
 use spile::{FrameId, Store, Transfer};
 use spile_sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -44,6 +45,33 @@ struct Inner {
     last_error: Mutex<Option<io::Error>>,
     recorder: OnceLock<Recorder>,
     calls: Arc<Calls>,
+}
+
+thread_local! {
+    /// Whether this thread is in a backing. `const` and without `Drop`: a plain word, which a signal handler may use.
+    static ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread is in a backing.
+struct Asking {
+    was: bool,
+}
+
+impl Asking {
+    fn begin() -> Self {
+        Self { was: ASKING.replace(true) }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        ASKING.set(self.was);
+    }
+}
+
+/// Whether this thread is in a backing: then it asks none to keep pages, which may wait for what that one holds, and would do so at any depth.
+pub fn is_asking() -> bool {
+    ASKING.get()
 }
 
 impl Contents {
@@ -91,6 +119,7 @@ impl Contents {
     /// Asks the backing. Whether it did what it was asked for: who panics did not.
     fn ask(&self, asked: Asked, question: impl FnOnce(&dyn Backing) -> io::Result<()>) -> bool {
         let _under_way = self.0.calls.begin(asked);
+        let _asking = Asking::begin();
         let answer = catch_unwind(AssertUnwindSafe(|| question(&*self.0.backing)));
         let answer = answer.unwrap_or_else(|_| Err(io::Error::other("the backing panicked")));
         answer.map_err(|error| self.fails(error)).is_ok()
@@ -147,6 +176,11 @@ impl Store<Host> for Contents {
     }
 
     unsafe fn start_write(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
+        if is_asking() {
+            return Transfer::Failed;
+        }
+        // A backing may wait for who wants a page that this thread is to read.
+        Errands::run();
         let host = &*file.platform().0;
         let Some(slot) = host.stash.buffer(&host.uffd) else { return Transfer::Failed };
         let copy = host.stash.at(slot) as *mut Page;

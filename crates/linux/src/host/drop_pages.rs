@@ -10,6 +10,9 @@ use spile_sync::atomic::{AtomicBool, Ordering};
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+/// To drop, also what the program has locked (`mlock`): it may lock a region, of which pages leave all the same. From Linux 5.18 on.
+const DROP: i32 = libc::MADV_DONTNEED_LOCKED;
+
 /// How many pages are dropped by one call, at most.
 pub const MOST: usize = 32;
 
@@ -64,9 +67,7 @@ impl Advised {
     fn at_once(&self, runs: &[libc::iovec]) -> usize {
         let Some(itself) = self.itself.as_ref().filter(|_| !self.is_refused.load(Ordering::Relaxed)) else { return 0 };
         // SAFETY: (1) the pages are nobody's, says the caller.
-        let done = unsafe {
-            libc::syscall(libc::SYS_process_madvise, itself.as_raw_fd(), runs.as_ptr(), runs.len(), libc::MADV_DONTNEED, 0)
-        };
+        let done = unsafe { libc::syscall(libc::SYS_process_madvise, itself.as_raw_fd(), runs.as_ptr(), runs.len(), DROP, 0) };
         if done < 0 && matches!(Error::last_os_error().raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) {
             // Relaxed: a hint. A pidfd that a fork has inherited names the parent: the child has no such pages.
             self.is_refused.store(true, Ordering::Relaxed);
@@ -76,11 +77,13 @@ impl Advised {
 }
 
 fn drop_run(at: u64, len: usize) {
+    let mut advice = DROP;
     loop {
         // SAFETY: (1) as in `at_once`.
-        let result = unsafe { libc::madvise(at as *mut libc::c_void, len, libc::MADV_DONTNEED) };
+        let result = unsafe { libc::madvise(at as *mut libc::c_void, len, advice) };
         match Error::last_os_error().raw_os_error() {
             _ if result == 0 => return,
+            Some(libc::EINVAL) if advice == DROP => advice = libc::MADV_DONTNEED,
             Some(libc::EAGAIN | libc::EINTR) => std::thread::yield_now(),
             errno => crate::report::abort(format_args!("a page at {at:#x} could not be dropped: errno {errno:?}")),
         }

@@ -71,26 +71,25 @@ impl Parts {
 // reach, and what is overridden here pins them; (4) a clone is the same.
 unsafe impl Frames for Host {
     fn alloc(&self) -> Option<FrameId> {
-        let Parts { free, leaving, advised, .. } = &*self.0;
         loop {
-            if let Some(frame) = free.take() {
+            if let Some(frame) = self.0.free.take() {
                 return Some(FrameId(frame));
             }
-            if !leaving.drop_some(advised, free) {
+            if !self.0.leaving.drop_some(&self.0) {
                 return None;
             }
         }
     }
 
     unsafe fn free(&self, frame: FrameId) {
-        let Parts { free, leaving, advised, places, .. } = &*self.0;
-        let place = places[frame.0 as usize].get();
-        places[frame.0 as usize].set(Where::Nowhere);
-        match place {
-            Where::Shown { at, .. } => leaving.note(at, frame.0, advised, free),
+        let place = &self.0.places[frame.0 as usize];
+        let before = place.get();
+        place.set(Where::Nowhere);
+        match before {
+            Where::Shown { at, .. } => self.0.leaving.note(at, frame.0, &self.0),
             elsewhere => {
                 self.0.vacate(elsewhere);
-                free.give(frame.0);
+                self.0.free.give(frame.0);
             }
         }
     }

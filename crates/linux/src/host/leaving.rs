@@ -3,11 +3,13 @@
 //! **Guarantee.** A frame is given back after its page is gone. A page is dropped once, and before another is put in its place.
 //!
 //! **Mechanism.** What has left is noted, and dropped many at a time: other CPUs are then flushed once. Until then nobody can write it, for the core lets no page leave that is not
-//! protected. Who wants to show another page there is told by the kernel that there is one, and has it dropped first. Pages are dropped under the lock under
-//! which they are noted, so who does not find one knows that it is gone, or has not come yet.
+//! protected. Who wants to show another page there finds that one is [left](super::left), and has it dropped first: the kernel would tell him of it until its entry is empty, which is before other
+//! CPUs are flushed. Pages are dropped under the lock under which they are noted, so who does not find one knows that it is gone, or has not come yet.
 
-use super::drop_pages::{Advised, MOST};
-use super::lanes::{LANES, Lanes, here, lock};
+use super::Parts;
+use super::drop_pages::MOST;
+use super::lanes::{LANES, here, lock};
+use arrayvec::ArrayVec;
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -38,24 +40,26 @@ pub struct Leaving {
 
 impl Noted {
     /// Drops those that `gone` says, and gives their frames back.
-    fn drop_those(&mut self, advised: &Advised, free: &Lanes, gone: impl Fn(u64) -> bool) -> usize {
-        let (mut pages, mut found, mut kept) = ([0; MOST], 0, 0);
-        let mut frames = [0; MOST];
+    fn drop_those(&mut self, host: &Parts, gone: impl Fn(u64) -> bool) -> usize {
+        let (mut found, mut kept) = (ArrayVec::<Page, MOST>::new(), 0);
         for i in 0..self.count {
             let page = self.pages[i];
             if gone(page.at) {
-                (pages[found], frames[found]) = (page.at, page.frame);
-                found += 1;
+                found.push(page);
             } else {
                 self.pages[kept] = page;
                 kept += 1;
             }
         }
+        let mut pages: ArrayVec<u64, MOST> = found.iter().map(|page| page.at).collect();
         // SAFETY: (1) noted: their frames are nobody's.
-        unsafe { advised.drop_pages(&mut pages[..found]) };
-        frames[..found].iter().for_each(|frame| free.give(*frame));
+        unsafe { host.advised.drop_pages(&mut pages) };
+        for page in &found {
+            host.left.remove(page.at, page.frame);
+            host.free.give(page.frame);
+        }
         self.count = kept;
-        found
+        found.len()
     }
 }
 
@@ -66,11 +70,11 @@ impl Leaving {
     }
 
     /// Notes that `frame` is free when the page at `at` is gone, which is protected.
-    pub fn note(&self, at: u64, frame: u32, advised: &Advised, free: &Lanes) {
+    pub fn note(&self, at: u64, frame: u32, host: &Parts) {
         let lane = &self.lanes[here()];
         let mut noted = lock(&lane.noted);
         if noted.count == MOST {
-            noted.drop_those(advised, free, |_| true);
+            noted.drop_those(host, |_| true);
         }
         let count = noted.count;
         noted.pages[count] = Page { at, frame };
@@ -79,25 +83,25 @@ impl Leaving {
     }
 
     /// Drops a batch, if there is one. Whether frames are free for that.
-    pub fn drop_some(&self, advised: &Advised, free: &Lanes) -> bool {
+    pub fn drop_some(&self, host: &Parts) -> bool {
         let here = here();
-        (0..LANES).any(|n| self.drop_of((here + n) % LANES, advised, free, |_| true) > 0)
+        (0..LANES).any(|n| self.drop_of((here + n) % LANES, host, |_| true) > 0)
     }
 
     /// Drops the page at `at`, if it is noted. Whether it was.
-    pub fn drop_at(&self, at: u64, advised: &Advised, free: &Lanes) -> bool {
-        (0..LANES).any(|lane| self.drop_of(lane, advised, free, |page| page == at) > 0)
+    pub fn drop_at(&self, at: u64, host: &Parts) -> bool {
+        (0..LANES).any(|lane| self.drop_of(lane, host, |page| page == at) > 0)
     }
 
     /// Drops all of `range`.
-    pub fn drop_within(&self, range: &Range<u64>, advised: &Advised, free: &Lanes) {
-        (0..LANES).for_each(|lane| _ = self.drop_of(lane, advised, free, |page| range.contains(&page)));
+    pub fn drop_within(&self, range: &Range<u64>, host: &Parts) {
+        (0..LANES).for_each(|lane| _ = self.drop_of(lane, host, |page| range.contains(&page)));
     }
 
-    fn drop_of(&self, lane: usize, advised: &Advised, free: &Lanes, gone: impl Fn(u64) -> bool) -> usize {
+    fn drop_of(&self, lane: usize, host: &Parts, gone: impl Fn(u64) -> bool) -> usize {
         let lane = &self.lanes[lane];
         let mut noted = lock(&lane.noted);
-        let dropped = noted.drop_those(advised, free, gone);
+        let dropped = noted.drop_those(host, gone);
         lane.count.store(noted.count, Ordering::Relaxed);
         dropped
     }

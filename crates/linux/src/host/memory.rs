@@ -1,6 +1,6 @@
 //! Addresses that are the pager's.
 //!
-//! **Guarantee.** They are unmapped when this is dropped. No memory is taken for them until they are used.
+//! **Guarantee.** They are unmapped when this is dropped, by the process that mapped them. No memory is taken for them until they are used.
 //!
 //! **Mechanism.** Private anonymous mappings of small pages, and what the kernel is told about them.
 
@@ -14,6 +14,8 @@ use std::ptr::null_mut;
 pub struct Memory {
     at: *mut u8,
     len: u64,
+    /// The process whose they are.
+    whose: u32,
 }
 
 // SAFETY: (1) an address; who uses what is there says why he may.
@@ -28,17 +30,30 @@ impl Memory {
     ///
     /// The kernel's: `ENOMEM` where the process may map no more.
     pub fn new(len: u64) -> Result<Self, Error> {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // A process that locks all that it will map (`mlockall`) would have pages of zeros here: what nobody may touch has none.
         // SAFETY: (1) a new mapping overlaps nothing.
-        let at = unsafe { libc::mmap(null_mut(), len as usize, prot, flags, -1, 0) };
+        let at = unsafe { libc::mmap(null_mut(), len as usize, libc::PROT_NONE, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             return Err(Error::last_os_error());
         }
-        let memory = Self { at: at.cast(), len };
-        // Where the kernel knows no huge pages it has none.
+        let memory = Self { at: at.cast(), len, whose: std::process::id() };
+        // SAFETY: (1) ours.
+        let opened =
+            unsafe { libc::munlock(at, len as usize) | libc::mprotect(at, len as usize, libc::PROT_READ | libc::PROT_WRITE) };
+        if opened != 0 {
+            return Err(Error::last_os_error());
+        }
+        // Where the kernel knows no huge pages, or merges none, it has none.
         _ = memory.advise(libc::MADV_NOHUGEPAGE);
+        _ = memory.advise(libc::MADV_UNMERGEABLE);
         memory.advise(libc::MADV_DONTFORK)?;
         Ok(memory)
+    }
+
+    /// Whether it is this process's: a child that a fork made has not got it.
+    pub fn is_here(&self) -> bool {
+        self.whose == std::process::id()
     }
 
     fn advise(&self, advice: i32) -> Result<(), Error> {
@@ -88,7 +103,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: (1) ours; who drops it does not use it any more.
-        unsafe { libc::munmap(self.at.cast(), self.len as usize) };
+        if self.is_here() {
+            // SAFETY: (1) ours; who drops it does not use it any more.
+            unsafe { libc::munmap(self.at.cast(), self.len as usize) };
+        }
     }
 }

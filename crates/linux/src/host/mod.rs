@@ -5,7 +5,7 @@
 //!
 //! **Mechanism.** A frame is the right to a page; [`place`] says where its bytes are: at an address of the program's, or in the [`stash`]. Pages are copied to where they are shown
 //! (`UFFDIO_COPY`), protected if the access was a read: nobody has to be flushed for that. They are taken back by a move (`UFFDIO_MOVE`), which empties the address in one step; and
-//! what an evictor has taken out of the tables stays where it is until its frame is free, and is dropped with others then ([`leaving`]).
+//! what an evictor has taken out of the tables is [`left`] where it is until its frame is free, and is dropped with others then ([`leaving`]).
 //!
 //! | file | of the platform's traits |
 //! |---|---|
@@ -20,6 +20,7 @@ mod errands;
 mod frames;
 mod lanes;
 mod leaving;
+mod left;
 mod memory;
 mod place;
 mod show;
@@ -35,6 +36,7 @@ use crate::{Engine, PAGE, Uffd};
 use drop_pages::Advised;
 use lanes::Lanes;
 use leaving::Leaving;
+use left::Left;
 use place::Place;
 use sleep::Beds;
 use spile::reclaim::{Marks, Pressed, Reclaimer, Record, SecondChance, ToSwap};
@@ -51,8 +53,6 @@ const _: () = assert!(PAGE == CORE_PAGE);
 pub struct Host(Arc<Parts>);
 
 pub struct Parts {
-    /// Dropped last but for memory: who has it open can still resolve a fault.
-    uffd: Uffd,
     engine: Engine,
     advised: Advised,
     places: Box<[Place]>,
@@ -60,6 +60,7 @@ pub struct Parts {
     /// Of frames, and of tables behind them.
     metas: Box<[FrameMeta]>,
     free: Lanes,
+    left: Left,
     leaving: Leaving,
     stash: Stash,
     tables: Memory,
@@ -67,6 +68,8 @@ pub struct Parts {
     shared: Shared,
     reclaimer: Reclaimer<Host>,
     beds: Beds,
+    /// Dropped last: what is registered with one that is closed is read as zeros.
+    uffd: Uffd,
 }
 
 /// The frame that is full of zeros, which nobody owns.
@@ -91,6 +94,7 @@ impl Host {
             records: (0..all).map(|_| Record::new()).collect(),
             metas: (0..all + tables).map(|_| FrameMeta::new()).collect(),
             free: Lanes::new(all as usize, 1..all),
+            left: Left::new(all as usize),
             leaving: Leaving::new(),
             stash: Stash::new(&uffd, u64::from(all))?,
             tables: Memory::new(u64::from(tables) * PAGE)?,
@@ -127,13 +131,17 @@ impl Host {
 
     /// Lets pages leave if few frames are free, by who is about to need some: so that there are always some to read ahead.
     pub fn balance(&self) {
+        // Not from within a backing, which might be asked for more.
+        if contents::is_asking() {
+            return;
+        }
         let low = (self.frames() / 3).min(FEW);
         self.reclaimer().balance(self, Marks { low, high: low + stash::RUN });
     }
 
     /// Nobody is shown anything in `range` any more: so that it may be unmapped.
     pub fn forget(&self, range: &std::ops::Range<u64>) {
-        self.0.leaving.drop_within(range, &self.0.advised, &self.0.free);
+        self.0.leaving.drop_within(range, &self.0);
     }
 }
 

@@ -13,6 +13,9 @@ use spile::paging::Pte;
 use spile::{Mmu, Prot, Range, Refused, SpaceId};
 use std::thread::yield_now;
 
+/// How often the kernel is asked for a page that somebody else has for a moment.
+const PATIENCE: u32 = 1000;
+
 /// What of an entry the kernel is told: pages that may be read.
 fn shown(pte: Option<Pte>) -> Option<Pte> {
     pte.filter(|pte| pte.prot != Prot::NONE)
@@ -26,6 +29,7 @@ impl Host {
         let from = match place.get() {
             // An evictor has let go of it, and it is wanted.
             Where::Shown { at: there, is_protected: was } if there == at => {
+                self.0.left.remove(at, new.frame.0);
                 if was != is_protected {
                     self.protect(at, new, is_protected);
                 }
@@ -36,18 +40,23 @@ impl Host {
             Where::Nowhere | Where::Zeros => ZERO_PAGE.at(),
             Where::Stash(slot) => self.0.stash.at(slot),
         };
-        // SAFETY: (1) who misses the page waits for this; (2) what is in the stash is written by who has the frame alone.
-        while let Err(stopped) = unsafe { self.0.uffd.copy(at, from, PAGE, is_protected) } {
-            match stopped.cause() {
-                // What was there has left, or is about to.
-                Cause::PageThere if self.0.leaving.drop_at(at, &self.0.advised, &self.0.free) => {}
-                Cause::PageThere => return Err(Refused::Busy),
-                Cause::NoMemory => return Err(Refused::NoMemory),
-                _ => crate::report::abort(format_args!("{stopped}")),
-            }
+        // What has left is dropped first, or is about to be. Under the lock of the table nothing else comes to be left here.
+        if self.0.left.find(at).is_some() && !self.0.leaving.drop_at(at, &self.0) {
+            return Err(Refused::Busy);
         }
-        self.is_shown(at, new, is_protected);
-        Ok(())
+        // SAFETY: (1) who misses the page waits for this; (2) what is in the stash is written by who has the frame alone.
+        match unsafe { self.0.uffd.copy(at, from, PAGE, is_protected) } {
+            Ok(()) => {
+                self.is_shown(at, new, is_protected);
+                Ok(())
+            }
+            Err(stopped) => match stopped.cause() {
+                // The kernel's, of a mapping that a program has put here.
+                Cause::PageThere => Err(Refused::Busy),
+                Cause::NoMemory => Err(Refused::NoMemory),
+                _ => crate::report::abort(format_args!("{stopped}")),
+            },
+        }
     }
 
     /// The page of `new` was copied to `at`.
@@ -76,7 +85,8 @@ impl Host {
         let Some(((at, first), slot)) = pages.first().and_then(|first| Some((*first, self.slot(first.1)?))) else { return 0 };
         let is_protected = !first.prot.has(Prot::W);
         let is_next = |n: usize, (there, new): &(u64, Pte)| {
-            *there == at + n as u64 * PAGE && self.slot(*new) == Some(slot + n as u32) && new.prot.has(Prot::W) != is_protected
+            let is_adjacent = *there == at + n as u64 * PAGE && self.slot(*new) == Some(slot + n as u32);
+            is_adjacent && new.prot.has(Prot::W) != is_protected && self.0.left.find(*there).is_none()
         };
         let count = pages.iter().enumerate().take_while(|(n, page)| is_next(*n, page)).count();
         // SAFETY: (1) and (2) as in `show`, of each.
@@ -96,28 +106,30 @@ impl Host {
         let place = &self.0.places[old.frame.0 as usize];
         debug_assert!(matches!(place.get(), Where::Shown { at: there, .. } if there == at), "{:?} at {at:#x}", place.get());
         place.leave();
-        let slot = match self.0.engine {
-            Engine::Move => self.move_away(at),
-            Engine::Copy => self.copy_away(at),
-        };
+        let moved = if self.0.engine == Engine::Move { self.move_away(at) } else { None };
+        let slot = moved.unwrap_or_else(|| self.copy_away(at));
         place.set(Where::Stash(slot));
     }
 
-    /// Moves what is shown at `at` to the stash: to which slot.
-    fn move_away(&self, at: u64) -> u32 {
+    /// Moves what is shown at `at` to the stash: to which slot. None: the kernel does not.
+    fn move_away(&self, at: u64) -> Option<u32> {
         let slot = self.0.stash.shelter(&self.0.advised);
-        // SAFETY: (1) whoever wants the page faults, and waits for the table's lock; the shelter is this thread's.
-        while let Err(stopped) = unsafe { self.0.uffd.move_pages(self.0.stash.at(slot), at, PAGE) } {
-            match stopped.cause() {
-                // Somebody reads or writes it, past the page cache of a disk.
-                Cause::Shared => yield_now(),
-                _ => crate::report::abort(format_args!("{stopped}")),
+        for _ in 0..PATIENCE {
+            // SAFETY: (1) whoever wants the page faults, and waits for the table's lock; the shelter is this thread's.
+            match unsafe { self.0.uffd.move_pages(self.0.stash.at(slot), at, PAGE) } {
+                Ok(()) => return Some(slot),
+                // Somebody reads or writes it, past the page cache of a disk; or has it for long.
+                Err(stopped) if stopped.cause() == Cause::Shared => yield_now(),
+                // The program has locked it.
+                Err(stopped) if stopped.cause() == Cause::NotRegistered => break,
+                Err(stopped) => crate::report::abort(format_args!("{stopped}")),
             }
         }
-        slot
+        self.0.stash.return_shelter(slot);
+        None
     }
 
-    /// The same, where the kernel cannot move.
+    /// The same, where the kernel does not: what others write to it from now on, who have it beside the program, is lost.
     fn copy_away(&self, at: u64) -> u32 {
         let slot = self.0.must_have(self.0.stash.buffer(&self.0.uffd));
         // SAFETY: (1) who writes it from now on faults, and waits; (2) it is there, and nobody else takes it away; the slot is this thread's.
@@ -189,11 +201,14 @@ unsafe impl Mmu for Host {
     }
 
     unsafe fn leave(&self, _: SpaceId, at: u64, old: Pte) {
+        let Some(old) = shown(Some(old)) else { return };
         if old.frame == super::ZEROS {
-            self.hide(at, old);
-        } else if old.prot.has(Prot::W) {
+            return self.hide(at, old);
+        }
+        if old.prot.has(Prot::W) {
             self.protect(at, old, true);
         }
+        self.0.left.add(at, old.frame.0);
     }
 
     fn issue(&self, _: SpaceId, _: Range) {}

@@ -29,9 +29,12 @@ pub struct Stash {
     runs: Lanes,
     taken: Box<[AtomicU32]>,
     has_pages: Box<[AtomicBool]>,
-    /// Those that have a page, and those that have none.
+    /// Those that have a page, those that have one which was moved there, and those that have none.
     warm: Lanes,
+    moved: Lanes,
     empty: Lanes,
+    /// Whether what is in a slot was moved there: others may have that page too (`vmsplice`), so it is not filled again.
+    is_moved: Box<[AtomicBool]>,
     /// How many of the first are kept.
     most_warm: usize,
 }
@@ -46,7 +49,7 @@ impl Stash {
         let (singles, runs) = (frames + SPARE, (frames / 1024).clamp(4, 128));
         let memory = Memory::new((singles + runs * RUN as u64) * PAGE)?;
         // SAFETY: (1) nobody uses it but this, which fills what is missing.
-        unsafe { uffd.register(memory.at(0), memory.len()) }.map_err(|stopped| stopped.error())?;
+        unsafe { uffd.register_missing(memory.at(0), memory.len()) }.map_err(|stopped| stopped.error())?;
         let all = singles as usize;
         Ok(Self {
             memory,
@@ -55,6 +58,8 @@ impl Stash {
             taken: (0..runs).map(|_| AtomicU32::new(0)).collect(),
             has_pages: (0..runs).map(|_| AtomicBool::new(false)).collect(),
             warm: Lanes::new(all, 0..0),
+            moved: Lanes::new(all, 0..0),
+            is_moved: (0..singles).map(|_| AtomicBool::new(false)).collect(),
             empty: Lanes::new(all, 0..singles as u32),
             most_warm: (frames as usize / 64).clamp(2 * MOST, 16 * MOST),
         })
@@ -114,12 +119,20 @@ impl Stash {
     pub fn shelter(&self, advised: &Advised) -> u32 {
         loop {
             if let Some(slot) = self.empty.take() {
+                // Relaxed, here and where it is read: the slot's owner's, who has it by a list's lock.
+                self.is_moved[slot as usize].store(true, Ordering::Relaxed);
                 return slot;
             }
             if !self.cool(advised) {
                 yield_now();
             }
         }
+    }
+
+    /// Gives one back that has none still.
+    pub fn return_shelter(&self, slot: u32) {
+        self.is_moved[slot as usize].store(false, Ordering::Relaxed);
+        self.empty.give(slot);
     }
 
     /// Gives one back that has a page.
@@ -132,8 +145,12 @@ impl Stash {
             }
             return;
         }
-        self.warm.give(slot);
-        if self.warm.count() > self.most_warm {
+        if self.is_moved[slot as usize].load(Ordering::Relaxed) {
+            self.moved.give(slot);
+        } else {
+            self.warm.give(slot);
+        }
+        if self.moved.count() >= MOST || self.warm.count() > self.most_warm {
             self.cool(advised);
         }
     }
@@ -142,19 +159,19 @@ impl Stash {
     fn cool(&self, advised: &Advised) -> bool {
         let (mut slots, mut pages, mut count) = ([0; MOST], [0; MOST], 0);
         while count < MOST
-            && let Some(slot) = self.warm.take()
+            && let Some(slot) = self.moved.take().or_else(|| self.warm.take())
         {
             (slots[count], pages[count]) = (slot, self.at(slot));
             count += 1;
         }
         // SAFETY: (1) taken, by this.
         unsafe { advised.drop_pages(&mut pages[..count]) };
-        slots[..count].iter().for_each(|slot| self.empty.give(*slot));
+        slots[..count].iter().for_each(|slot| self.return_shelter(*slot));
         count > 0
     }
 
     /// How many pages nobody has, about.
     pub fn idle(&self) -> usize {
-        self.warm.count()
+        self.warm.count() + self.moved.count()
     }
 }
