@@ -159,6 +159,7 @@ impl Lanes {
 
     pub(crate) fn wake(&self, key: usize) {
         tell("wakes who sleeps");
+        self.watch.state().counts.wakes += 1;
         // Release [wake]: what the sleeper waits for was done before.
         self.woken[key % BEDS].0.fetch_add(1, Ordering::Release);
         #[cfg(not(feature = "sched"))]

@@ -40,6 +40,8 @@ pub struct Counts {
     pub walks: u64,
     /// Times a CPU slept.
     pub sleeps: u64,
+    /// Times those that wait for something were told that it has happened, whether any slept or not.
+    pub wakes: u64,
 }
 
 /// A CPU, as the checks see it.

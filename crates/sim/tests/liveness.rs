@@ -2,7 +2,8 @@
 //!
 //! **Guarantee.** For each seed tried and each design: between the refusal of a fault and its end as many changes begin and end as it needs locks one
 //! after the other, however many follow one another; and where one frame is left for all, faults that want it all end, none is refused, and
-//! each looks for it a bounded number of times; and where no page can leave all are refused, after so many looks.
+//! each looks for it a bounded number of times; and where no page can leave all are refused, after so many looks. Where nobody waits for a lock any more,
+//! nobody is woken who waits for something else.
 //!
 //! **Mechanism.** CPUs under the seeded scheduler that do nothing but get in each other's way. `SPILE_SEEDS` sets the number of seeds; a control runs this binary
 //! with seeded bugs, each of which takes a bound away.
@@ -285,6 +286,36 @@ mod where_none_can_leave {
     }
 }
 
+/// Who has waited for the lock of an address space waits no more.
+mod where_nobody_waits {
+    use super::*;
+
+    /// As a fault that waits for what shares an event with the lock looks again.
+    fn undisturbed<L: Locking>() {
+        let sim = Sim::builder().cpus(1).build();
+        let mm: Mm<Sim, L> = Mm::new(sim.clone(), Layout::default()).unwrap();
+        sim.cpu(0).call(|| {
+            map(&mm, at(0));
+            let all = mm.lock().write(&sim).unwrap();
+            assert!(mm.lock().read(&sim).is_err(), "a reader beside a writer");
+            drop(all.downgrade());
+            let before = sim.counts().wakes;
+            assert!(before > 0, "the reader is not told that he can come");
+            for _ in 0..3 {
+                assert!(matches!(mm.fault(A, Access::Read), Outcome::Done(_)));
+                drop(mm.lock().read(&sim).unwrap());
+            }
+            assert_eq!(sim.counts().wakes, before, "somebody is woken by who gives back what nobody waits for");
+        });
+        drop(mm);
+        sim.finish();
+    }
+
+    spile::test_each_design! {
+        nobody_is_woken => undisturbed;
+    }
+}
+
 /// Seeded bugs, and who finds them.
 #[test]
 fn controls() {
@@ -292,6 +323,7 @@ fn controls() {
         ("no-turn-for-readers", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
         ("no-turn-for-readers", "beside_changes::rcu::a_fault_is_next_after_one_change"),
         ("turn-without-time", "beside_changes::mmap_lock::a_fault_is_next_after_one_change"),
+        ("mark-for-ever", "where_nobody_waits::mmap_lock::nobody_is_woken"),
         ("no-turn-for-a-page", "beside_changes::range_lock::a_fault_is_next_after_one_change"),
         ("read-at-once-in-silence", "for_the_last_frame::vma_rwsem::all_are_served_by_what_answers_at_once"),
         ("forget-what-is-read", "for_the_last_frame::mmap_lock::all_are_served"),

@@ -576,14 +576,14 @@ fn identity<L: Locking>() {
 /// The lock that all designs have, in those where it is all there is.
 mod locks {
     use super::*;
-    use spile::{BTreeMapRwLock, MmapLock, MmapLockRbTree};
+    use spile::{BTreeMapRwLock, Machine as _, MmapLock, MmapLockRbTree};
 
     /// Nobody reads what the lock guards while somebody writes it.
-    fn with_the_lock<L: Locking>(sides: Vec<Side<L>>) {
-        Race::<L> { setting: PLAIN, preemptions: 3, before: |s| s.map(page(0), Prot::RW), sides, after: |_| () }.run();
+    fn with_the_lock<L: Locking>(preemptions: usize, sides: Vec<Side<L>>) {
+        Race::<L> { setting: PLAIN, preemptions, before: |s| s.map(page(0), Prot::RW), sides, after: |_| () }.run();
     }
 
-    // Who does not get the lock goes without: waiting is the business of the models that change mappings.
+    // Who does not get the lock goes without: waiting is the business of those below, and of the models that change mappings.
 
     fn locked_read<L: Locking>(s: &Space<L>) {
         if let Slowly::Held(_held) = L::stabilise(&s.mm, at(0)) {
@@ -606,15 +606,48 @@ mod locks {
     }
 
     fn excluded<L: Locking>() {
-        with_the_lock::<L>(vec![locked_write, locked_read]);
-        with_the_lock::<L>(vec![locked_write, locked_write]);
-        with_the_lock::<L>(vec![locked_write, locked_read, locked_read]);
+        with_the_lock::<L>(3, vec![locked_write, locked_read]);
+        with_the_lock::<L>(3, vec![locked_write, locked_write]);
+        with_the_lock::<L>(3, vec![locked_write, locked_read, locked_read]);
     }
 
     fn downgraded<L: Locking>() {
-        with_the_lock::<L>(vec![locked_write_then_read, locked_read]);
-        with_the_lock::<L>(vec![locked_write_then_read, locked_write]);
-        with_the_lock::<L>(vec![locked_write_then_read, locked_write, locked_read]);
+        with_the_lock::<L>(3, vec![locked_write_then_read, locked_read]);
+        with_the_lock::<L>(3, vec![locked_write_then_read, locked_write]);
+        with_the_lock::<L>(3, vec![locked_write_then_read, locked_write, locked_read]);
+    }
+
+    fn waits_and_reads<L: Locking>(s: &Space<L>) {
+        let _share = s.mm.lock().wait_for_share(&s.host);
+        s.guarded.read();
+    }
+
+    fn waits_and_writes<L: Locking>(s: &Space<L>) {
+        let _right = s.mm.lock().wait_for_all(&s.host, || ());
+        s.guarded.write();
+    }
+
+    /// Two changes, and between them a reader that nobody keeps out. Others come at any time, and at no cost in some places.
+    fn writes_reads_and_writes<L: Locking>(s: &Space<L>) {
+        let right = s.mm.lock().wait_for_all(&s.host, || ());
+        s.host.relax();
+        drop(right);
+        s.host.relax();
+        if let Some(_share) = s.mm.lock().try_read(&s.host) {
+            s.guarded.read();
+        }
+        let _right = s.mm.lock().wait_for_all(&s.host, || ());
+        s.guarded.write();
+        s.host.relax();
+    }
+
+    /// Whoever waits is told, whoever has taken away the mark that he made.
+    fn waited_for<L: Locking>() {
+        with_the_lock::<L>(3, vec![writes_reads_and_writes, waits_and_reads]);
+        with_the_lock::<L>(3, vec![writes_reads_and_writes, waits_and_writes]);
+        with_the_lock::<L>(3, vec![locked_write_then_read, waits_and_writes]);
+        with_the_lock::<L>(2, vec![waits_and_writes, waits_and_reads, locked_read]);
+        with_the_lock::<L>(1, vec![waits_and_writes, waits_and_reads, waits_and_writes]);
     }
 
     mod btreemap_rwlock {
@@ -640,6 +673,11 @@ mod locks {
         #[test]
         fn lock_is_downgraded() {
             super::downgraded::<super::MmapLock>();
+        }
+
+        #[test]
+        fn lock_is_waited_for() {
+            super::waited_for::<super::MmapLock>();
         }
     }
 }

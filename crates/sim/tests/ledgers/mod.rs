@@ -211,10 +211,6 @@ impl<L: Locking> World<L> {
         let Self { sim, mm, content, file, story, cpus, stored, children, .. } = self;
         let end = std::panic::AssertUnwindSafe(|| {
             drop(children);
-            // From here on nobody waits for the device. (Who does may find each time that something has happened: the release of his own hold, if the lock is still marked as
-            // waited for, and by its address shares the event. Then no time passes for the device.)
-            sim.swap().set_delay(0);
-            (0..100).for_each(|_| sim.cpu(0).pause());
             sim.cpu(0).call(|| file.flush(0..cpus)).unwrap();
             let mut kept = vec![0; (cpus * PAGE) as usize];
             match content {

@@ -11,13 +11,17 @@
 //! bit 63    a writer has it
 //! bit 62    a writer was refused, and will come again
 //! bit 61    it is a reader's turn, when no writer has it
-//! bit 60    somebody waits: who leaves says so, until a writer has had it
+//! bit 60    somebody waits: who leaves says so, until a writer has had it or a reader has come in whom nobody kept out
 //! bit 59    a reader was refused: the next writer makes that its turn
 //! below     the number of readers
 //! ```
 //!
 //! In a reader's turn the first that comes is let in, whether a writer waits or not, and ends it. A writer that finds it spins for a while
 //! before it ends it: whoever was refused is on his way, if he comes again, since the last writer told him.
+//!
+//! A reader that leaves does not touch the word again, for with that it may be freed; the mark that he found is taken away by the next who comes in. If it stayed until a writer
+//! comes, each last reader would tell waiters that are gone; and who waits for something that shares the event, and looks at it with a share of the lock, would wake
+//! himself each time.
 
 use crate::platform::Platform;
 use crate::shared::place_of;
@@ -30,6 +34,8 @@ const WRITER_COMES: u64 = 1 << 62;
 const READERS_TURN: u64 = 1 << 61;
 const WAITED_FOR: u64 = 1 << 60;
 const READER_WAITS: u64 = 1 << 59;
+/// These keep readers out, but for one whose turn it is.
+const CLOSED: u64 = WRITER | WRITER_COMES;
 const READERS: u64 = READER_WAITS - 1;
 
 /// How often a writer spins in a reader's turn.
@@ -68,9 +74,9 @@ impl RwLock {
     pub fn try_read<'m, P: Platform>(&'m self, p: &'m P) -> Option<SharedGuard<'m, P>> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
-            let is_open =
-                word & (WRITER | WRITER_COMES | READERS_TURN) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0);
-            let shared = if is_open { word + 1 } else { Self::with_reader_in_turn(word)? };
+            let is_plain =
+                word & (CLOSED | READERS_TURN | WAITED_FOR) == 0 || (seeded!("read-beside-writer") && word & WRITER != 0);
+            let shared = if is_plain { word + 1 } else { Self::with_reader(word)? };
             // Acquire [rw-read]: what the last writer changed is seen.
             match self.0.compare_exchange(word, shared, order!("rw-read", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(SharedGuard { lock: self, p }),
@@ -79,10 +85,17 @@ impl RwLock {
         }
     }
 
-    /// The word with the reader whose turn it is, if it is one's.
+    /// The word with one more reader, if he may come in: where nobody keeps him out, or it is his turn.
     #[cold]
     #[inline(never)]
-    fn with_reader_in_turn(word: u64) -> Option<u64> {
+    fn with_reader(word: u64) -> Option<u64> {
+        if word & (CLOSED | READERS_TURN) == 0 {
+            // The mark goes away, but whoever made it, and then found the lock closed, is told. If it was a writer, he closed the lock by the step that marked it, and another has had
+            // it since, who told him as he left. If it was a reader, a writer has the lock or waits for it: the one has marked it again, for the reader's sake, as he took it
+            // (`try_write`), and the other as he closed it. As long as it is closed the mark stays.
+            let gone = if seeded!("mark-for-ever") { 0 } else { WAITED_FOR };
+            return Some((word + 1) & !gone);
+        }
         (word & (WRITER | READERS_TURN) == READERS_TURN).then_some((word + 1) & !READERS_TURN)
     }
 
@@ -107,7 +120,9 @@ impl RwLock {
             // Other writers that wait say so again when they come again.
             let kept = word & if seeded!("write-beside-readers") { WAITED_FOR | READERS } else { WAITED_FOR };
             let turn = if word & READER_WAITS != 0 && !seeded!("no-turn-for-readers") { READERS_TURN } else { 0 };
-            let taken = WRITER | kept | turn;
+            // The mark of a reader that waits may have been taken away.
+            let told = if word & READER_WAITS != 0 && !seeded!("take-in-silence") { WAITED_FOR } else { 0 };
+            let taken = WRITER | kept | told | turn;
             // Acquire [rw-write]: what was changed or read under the lock before is done.
             match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(Exclusive { lock: self, p }),
@@ -178,8 +193,9 @@ impl RwLock {
         if let Some(guard) = attempt() {
             return Ok(guard);
         }
-        // The moment first, then the mark, then the lock once more: who leaves after that sees the mark, and turns the moment over.
+        // The moment first, then the mark, then the lock once more: who keeps us out after that sees the mark as he leaves, or made one himself, and turns the moment over.
         let token = Token::for_thing(p, self.thing());
+        // Relaxed: a word that was marked is as good if it is old. Who has left since, and took the mark away, turns the moment over after that; had our moment seen it, we would see what he left.
         if self.0.load(Ordering::Relaxed) & (WAITED_FOR | mark) != WAITED_FOR | mark {
             self.0.fetch_or(WAITED_FOR | mark, Ordering::Relaxed);
         }
