@@ -19,9 +19,9 @@
 //! In a reader's turn the first that comes is let in, whether a writer waits or not, and ends it. A writer that finds it spins for a while
 //! before it ends it: whoever was refused is on his way, if he comes again, since the last writer told him.
 //!
-//! A reader that leaves does not touch the word again, for with that it may be freed; the mark that he found is taken away by the next who comes in. If it stayed until a writer
-//! comes, each last reader would tell waiters that are gone; and who waits for something that shares the event, and looks at it with a share of the lock, would wake
-//! himself each time.
+//! A reader that leaves does not touch the word again, for the lock may be gone then; the mark that he found is taken away by the next who comes in. If it
+//! stayed until a writer comes, each last reader would tell waiters that are gone; and who waits for something that shares the event, and looks at it with
+//! a share of the lock, would wake himself each time.
 
 use crate::platform::Platform;
 use crate::shared::place_of;
@@ -90,9 +90,9 @@ impl RwLock {
     #[inline(never)]
     fn with_reader(word: u64) -> Option<u64> {
         if word & (CLOSED | READERS_TURN) == 0 {
-            // The mark goes away, but whoever made it, and then found the lock closed, is told. If it was a writer, he closed the lock by the step that marked it, and another has had
-            // it since, who told him as he left. If it was a reader, a writer has the lock or waits for it: the one has marked it again, for the reader's sake, as he took it
-            // (`try_write`), and the other as he closed it. As long as it is closed the mark stays.
+            // The mark goes away, but whoever made it, and found the lock closed after that, is told. A writer closed the lock by the step that marked it, so that
+            // another has had it since, and told him as it left. For a reader it was closed by a writer that has it or waits for it: the one has marked it again as it took
+            // it, for the reader's sake (`for_reader`), and the other as it closed it. While it is closed the mark stays.
             let gone = if seeded!("mark-for-ever") { 0 } else { WAITED_FOR };
             return Some((word + 1) & !gone);
         }
@@ -119,10 +119,7 @@ impl RwLock {
             }
             // Other writers that wait say so again when they come again.
             let kept = word & if seeded!("write-beside-readers") { WAITED_FOR | READERS } else { WAITED_FOR };
-            let turn = if word & READER_WAITS != 0 && !seeded!("no-turn-for-readers") { READERS_TURN } else { 0 };
-            // The mark of a reader that waits may have been taken away.
-            let told = if word & READER_WAITS != 0 && !seeded!("take-in-silence") { WAITED_FOR } else { 0 };
-            let taken = WRITER | kept | told | turn;
+            let taken = WRITER | kept | if word & READER_WAITS != 0 { Self::for_reader() } else { 0 };
             // Acquire [rw-write]: what was changed or read under the lock before is done.
             match self.0.compare_exchange(word, taken, order!("rw-write", Acquire), Ordering::Relaxed) {
                 Ok(_) => return Some(Exclusive { lock: self, p }),
@@ -130,6 +127,14 @@ impl RwLock {
             }
         }
         None
+    }
+
+    /// What a writer notes who finds that a reader was refused: that it is his turn next, and that he waits; for another reader may have taken his mark away.
+    #[inline]
+    fn for_reader() -> u64 {
+        let turn = if seeded!("no-turn-for-readers") { 0 } else { READERS_TURN };
+        let told = if seeded!("take-in-silence") { 0 } else { WAITED_FOR };
+        turn | told
     }
 
     /// Waits for a reader whose turn it is, but not for ever: he may not come. The word after that.
@@ -189,13 +194,23 @@ impl RwLock {
         }
     }
 
+    #[inline]
     fn or_token<'m, P: Platform, T>(&'m self, p: &'m P, mark: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Token<'m, P>> {
-        if let Some(guard) = attempt() {
-            return Ok(guard);
+        match attempt() {
+            Some(guard) => Ok(guard),
+            None => self.or_mark(p, mark, attempt),
         }
-        // The moment first, then the mark, then the lock once more: who keeps us out after that sees the mark as he leaves, or made one himself, and turns the moment over.
+    }
+
+    /// The same, after a refusal.
+    #[cold]
+    #[inline(never)]
+    fn or_mark<'m, P: Platform, T>(&'m self, p: &'m P, mark: u64, attempt: impl Fn() -> Option<T>) -> Result<T, Token<'m, P>> {
+        // The moment first, then the mark, then the lock once more: who leaves after that sees the mark, or one that was made in its place, and turns the
+        // moment over.
         let token = Token::for_thing(p, self.thing());
-        // Relaxed: a word that was marked is as good if it is old. Who has left since, and took the mark away, turns the moment over after that; had our moment seen it, we would see what he left.
+        // Relaxed: if the word is an old one, that was marked, it is as if we had marked it then. Who has left since turns the moment over after that, for had
+        // our moment seen it, we would see the word that he left.
         if self.0.load(Ordering::Relaxed) & (WAITED_FOR | mark) != WAITED_FOR | mark {
             self.0.fetch_or(WAITED_FOR | mark, Ordering::Relaxed);
         }
