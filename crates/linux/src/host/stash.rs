@@ -46,7 +46,7 @@ impl Stash {
     ///
     /// The kernel's, of memory or of the registration.
     pub fn new(uffd: &Uffd, frames: u64) -> std::io::Result<Self> {
-        let (singles, runs) = (frames + SPARE, (frames / 1024).clamp(4, 128));
+        let (singles, runs) = (frames + SPARE, (frames / 2048).clamp(2, 128));
         let memory = Memory::new((singles + runs * RUN as u64) * PAGE)?;
         // SAFETY: (1) nobody uses it but this, which fills what is missing.
         unsafe { uffd.register_missing(memory.at(0), memory.len()) }.map_err(|stopped| stopped.error())?;
@@ -61,7 +61,7 @@ impl Stash {
             moved: Lanes::new(all, 0..0),
             is_moved: (0..singles).map(|_| AtomicBool::new(false)).collect(),
             empty: Lanes::new(all, 0..singles as u32),
-            most_warm: (frames as usize / 64).clamp(2 * MOST, 16 * MOST),
+            most_warm: (frames as usize / 256).clamp(MOST / 2, 16 * MOST),
         })
     }
 
@@ -150,7 +150,7 @@ impl Stash {
         } else {
             self.warm.give(slot);
         }
-        if self.moved.count() >= MOST || self.warm.count() > self.most_warm {
+        if self.moved.count() >= MOST / 2 || self.warm.count() > self.most_warm {
             self.cool(advised);
         }
     }
@@ -172,6 +172,9 @@ impl Stash {
 
     /// How many pages nobody has, about.
     pub fn idle(&self) -> usize {
-        self.warm.count() + self.moved.count()
+        let has_pages = |run: &usize| self.has_pages[*run].load(Ordering::Relaxed);
+        let of_run = |run: usize| RUN - (self.taken[run].load(Ordering::Relaxed) as usize).min(RUN);
+        let of_runs: usize = (0..self.taken.len()).filter(has_pages).map(of_run).sum();
+        self.warm.count() + self.moved.count() + of_runs
     }
 }
