@@ -54,9 +54,7 @@ impl Pages {
 
     fn map(count: u64, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
         let len = (count * PAGE) as usize;
-        // SAFETY: (1) a new mapping overlaps nothing.
-        let at = unsafe { libc::mmap(null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0) };
-        if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self { at: at.cast(), count }) }
+        map_empty(len, flags, fd).map(|at| Self { at, count })
     }
 
     /// Says something of them that may be ignored, of their size or of forks.
@@ -109,5 +107,23 @@ impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: (1) ours, and nobody has it any more.
         unsafe { libc::munmap(self.at.cast(), self.len() as usize) };
+    }
+}
+
+/// Maps so many bytes, which may be read and written, and of which none is there yet: in a process that has all its memory locked (`MCL_FUTURE`) the kernel would put pages there at once.
+pub fn map_empty(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<*mut u8> {
+    // SAFETY: (1) a new mapping overlaps nothing; (2) nobody uses it yet.
+    unsafe {
+        let at = libc::mmap(null_mut(), len, libc::PROT_NONE, flags, fd, 0);
+        if at == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        libc::munlock(at, len);
+        if libc::mprotect(at, len, libc::PROT_READ | libc::PROT_WRITE) == 0 {
+            return Ok(at.cast());
+        }
+        let error = Error::last_os_error();
+        libc::munmap(at, len);
+        Err(error)
     }
 }

@@ -332,9 +332,18 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// [`Failed`]: what lies before is copied.
     pub fn read_at(&self, at: u64, bytes: &mut [u8]) -> Result<(), Failed> {
         self.within(at, bytes.len())?;
-        let _visit = Visit::begin();
-        Errands::during(|| self.served.mm.read_user(self.memory.at(0) + at, bytes))
-            .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))
+        let mut page = [0; PAGE as usize];
+        let mut from = at;
+        for part in bytes.chunks_mut(PAGE as usize) {
+            // Not straight into `part`, which may be of a region and fault, while the core has a hold on the page.
+            let page = &mut page[..part.len()];
+            let read = self.visit(|| self.served.mm.read_user(self.memory.at(0) + from, page));
+            let copied = read.map_or_else(|partial| partial.copied, |()| part.len());
+            part[..copied].copy_from_slice(&page[..copied]);
+            from += copied as u64;
+            read.map_err(|partial| self.failed(from, partial.why))?;
+        }
+        Ok(())
     }
 
     /// The same, of a write.
@@ -344,18 +353,23 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// [`Failed`]: what lies before is written.
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failed> {
         self.within(at, bytes.len())?;
-        let _visit = Visit::begin();
-        let mut at = at;
-        for bytes in bytes.chunks(PAGE as usize) {
-            // They may be another region's: what is missing is brought here, and not where the core has locked a table.
-            let mut copy = [0; PAGE as usize];
-            let copy = &mut copy[..bytes.len()];
-            copy.copy_from_slice(bytes);
-            Errands::during(|| self.served.mm.write_user(self.memory.at(0) + at, copy))
-                .map_err(|partial| self.failed(at + partial.copied as u64, partial.why))?;
-            at += bytes.len() as u64;
+        let mut page = [0; PAGE as usize];
+        let mut to = at;
+        for part in bytes.chunks(PAGE as usize) {
+            // As in `read_at`: the core writes under the lock of a table.
+            let page = &mut page[..part.len()];
+            page.copy_from_slice(part);
+            self.visit(|| self.served.mm.write_user(self.memory.at(0) + to, page))
+                .map_err(|partial| self.failed(to + partial.copied as u64, partial.why))?;
+            to += part.len() as u64;
         }
         Ok(())
+    }
+
+    /// Has the core do something that may begin reads.
+    fn visit<T>(&self, copy: impl FnOnce() -> T) -> T {
+        let _visit = Visit::begin();
+        Errands::during(copy)
     }
 
     fn within(&self, at: u64, len: usize) -> Result<(), Failed> {

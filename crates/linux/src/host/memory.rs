@@ -5,9 +5,9 @@
 //! **Mechanism.** Private anonymous mappings of small pages, and what the kernel is told about them.
 
 use crate::PAGE;
+use crate::pages::map_empty;
 use bytemuck::{AnyBitPattern, NoUninit};
 use std::io::Error;
-use std::ptr::null_mut;
 
 /// Addresses of so many bytes.
 #[derive(Debug)]
@@ -31,19 +31,7 @@ impl Memory {
     /// The kernel's: `ENOMEM` where the process may map no more.
     pub fn new(len: u64) -> Result<Self, Error> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // A process that locks all that it will map (`mlockall`) would have pages of zeros here: what nobody may touch has none.
-        // SAFETY: (1) a new mapping overlaps nothing.
-        let at = unsafe { libc::mmap(null_mut(), len as usize, libc::PROT_NONE, flags, -1, 0) };
-        if at == libc::MAP_FAILED {
-            return Err(Error::last_os_error());
-        }
-        let memory = Self { at: at.cast(), len, whose: std::process::id() };
-        // SAFETY: (1) ours.
-        let opened =
-            unsafe { libc::munlock(at, len as usize) | libc::mprotect(at, len as usize, libc::PROT_READ | libc::PROT_WRITE) };
-        if opened != 0 {
-            return Err(Error::last_os_error());
-        }
+        let memory = Self { at: map_empty(len as usize, flags, -1)?, len, whose: std::process::id() };
         // Where the kernel knows no huge pages, or merges none, it has none.
         _ = memory.advise(libc::MADV_NOHUGEPAGE);
         _ = memory.advise(libc::MADV_UNMERGEABLE);
