@@ -1,6 +1,8 @@
 //! Mappings, children and what a test needs of the kernel.
 #![allow(dead_code, reason = "each test takes a part")]
 
+pub mod accesses;
+pub mod alone;
 pub mod logged;
 
 use spile_linux::{Door, Features, Uffd};
@@ -8,6 +10,8 @@ use std::io::{Error, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 pub const PAGE: u64 = 4096;
 
@@ -145,6 +149,22 @@ pub enum End {
     Signal(i32),
 }
 
+impl End {
+    fn of(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) { Self::Signal(libc::WTERMSIG(status)) } else { Self::Exit(libc::WEXITSTATUS(status)) }
+    }
+}
+
+/// From now on this process leaves no core, and has so many seconds until SIGALRM.
+fn limit(seconds: u32) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: (1) calls without memory of ours, but for a struct that is read.
+    unsafe {
+        libc::alarm(seconds);
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+    }
+}
+
 /// Runs `child` in a process of its own, and gives what it said and how it ended: 0, but 101 if it panicked, which is what it said then.
 pub fn in_child(child: impl FnOnce() -> String) -> (String, End) {
     let (from, into) = pipe();
@@ -152,12 +172,7 @@ pub fn in_child(child: impl FnOnce() -> String) -> (String, End) {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: (1) calls without memory of ours, but for a struct that is read.
-        unsafe {
-            libc::alarm(30);
-            libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        }
+        limit(30);
         let result = catch_unwind(AssertUnwindSafe(child));
         let status = if result.is_ok() { 0 } else { 101 };
         let said = result.unwrap_or_else(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default());
@@ -176,8 +191,7 @@ pub fn in_child(child: impl FnOnce() -> String) -> (String, End) {
     let len = std::fs::File::from(from).read(&mut said).unwrap_or(0);
     said.truncate(len);
     let said = String::from_utf8(said).expect("a string was written");
-    let end = if libc::WIFSIGNALED(status) { End::Signal(libc::WTERMSIG(status)) } else { End::Exit(libc::WEXITSTATUS(status)) };
-    (said, end)
+    (said, End::of(status))
 }
 
 extern "C" fn exit_with_code(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -210,4 +224,20 @@ pub fn await_waiter(uffd: &Uffd) {
     // SAFETY: (1) one struct.
     assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1);
     assert_eq!(poll.revents, libc::POLLIN);
+}
+
+/// As long as this: whoever hangs ends the process, and the test with it, instead of everybody's patience.
+#[must_use = "it ends when it is dropped"]
+pub struct Watched(#[expect(dead_code, reason = "that it is gone is what counts")] Sender<()>);
+
+/// Watches.
+pub fn watched() -> Watched {
+    let (watched, over) = channel();
+    std::thread::spawn(move || {
+        if over.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("a test hangs");
+            std::process::abort();
+        }
+    });
+    Watched(watched)
 }

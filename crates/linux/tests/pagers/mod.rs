@@ -1,4 +1,4 @@
-//! Pagers, and a backing in memory.
+//! Pagers, and backings in memory.
 #![allow(dead_code, reason = "each test takes a part")]
 
 use spile::Locking;
@@ -22,6 +22,11 @@ pub fn built<L: Locking>(builder: Builder<L>) -> Option<Pager<L>> {
         }
         Err(other) => panic!("{other}"),
     }
+}
+
+/// Whether there are pagers here, or a word why not. Not by having one: that handles SIGBUS.
+pub fn is_possible() -> bool {
+    spile_linux::probe().engine.map_err(|refused| println!("skipped: {refused}")).is_ok()
 }
 
 /// Pages in memory.
@@ -57,6 +62,52 @@ unsafe impl Backing for Kept {
             kept.lock().unwrap().copy_from_slice(&page[..]);
         }
         Ok(())
+    }
+
+    fn takes_writes(&self) -> bool {
+        true
+    }
+}
+
+/// What is asked before pages are filled or written: the first, and how many.
+type Question = Box<dyn Fn(u64, usize) -> io::Result<()> + Send + Sync>;
+
+/// [`Kept`] that does something first, or fails.
+pub struct Asking {
+    pub kept: Kept,
+    fill: Question,
+    write: Question,
+}
+
+impl Asking {
+    /// Pages that have their number, and one more, as every word.
+    pub fn numbered(pages: u64) -> Self {
+        let kept = Kept::new(pages);
+        (0..pages).for_each(|page| kept.set(page, page + 1));
+        Self { kept, fill: Box::new(|_, _| Ok(())), write: Box::new(|_, _| Ok(())) }
+    }
+
+    /// Which asks this before it fills pages.
+    pub fn fills(self, fill: impl Fn(u64, usize) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { fill: Box::new(fill), ..self }
+    }
+
+    /// And this before it keeps some.
+    pub fn writes(self, write: impl Fn(u64, usize) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { write: Box::new(write), ..self }
+    }
+}
+
+// SAFETY: (1) and (2) as `Kept`, if it does not fail.
+unsafe impl Backing for Asking {
+    fn fill(&self, first: u64, pages: &mut [&mut Page]) -> io::Result<()> {
+        (self.fill)(first, pages.len())?;
+        self.kept.fill(first, pages)
+    }
+
+    fn write_back(&self, first: u64, pages: &[&Page]) -> io::Result<()> {
+        (self.write)(first, pages.len())?;
+        self.kept.write_back(first, pages)
     }
 
     fn takes_writes(&self) -> bool {
