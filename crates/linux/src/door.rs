@@ -63,6 +63,15 @@ impl Door {
         }
     }
 
+    /// A userfaultfd for this process's own faults, by whichever door lets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Shut`], of the door that takes least.
+    pub(crate) fn for_own_faults(features: Features) -> Result<Uffd, Shut> {
+        Self::OwnFaults.open(features).or_else(|shut| Self::Device.open(features).map_err(|_| shut))
+    }
+
     /// What the kernel offers, of what this crate knows.
     ///
     /// # Errors

@@ -132,8 +132,7 @@ impl<L: Locking> Builder<L> {
         let kernel = |what| move |error| NoPager::Kernel(what, error);
         let features = Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP);
         let features = if engine == Engine::Move { features.with(Features::MOVE) } else { features };
-        let uffd = Door::OwnFaults.open(features).or_else(|_| Door::Device.open(features));
-        let uffd = uffd.map_err(|shut| NoPager::Kernel("open a userfaultfd", shut.error))?;
+        let uffd = Door::for_own_faults(features).map_err(|shut| NoPager::Kernel("open a userfaultfd", shut.error))?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;
         Ok(Pager { host, engine, design: PhantomData })

@@ -76,8 +76,7 @@ impl Tracked {
         if len == 0 {
             return Err(NoTracking::Empty);
         }
-        let uffd = Door::OwnFaults.open(Features::WP_ASYNC).or_else(|_| Door::Device.open(Features::WP_ASYNC));
-        let uffd = uffd.map_err(NoTracking::Shut)?;
+        let uffd = Door::for_own_faults(Features::WP_ASYNC).map_err(NoTracking::Shut)?;
         let memory = Memory::new(len.next_multiple_of(PAGE)).map_err(|error| NoTracking::Kernel("map the memory", error))?;
         // SAFETY: (1) nobody waits for what the kernel notes by itself.
         let protected = unsafe {
