@@ -63,8 +63,8 @@ pub fn msrv() -> Result<()> {
 
 /// Compiles and runs the examples in the READMEs.
 pub fn readme() -> Result<()> {
-    // The examples of the core run on the simulator.
-    let packages = [packages(), vec![repo::package("sim")]].concat();
+    // The examples of the core run on the simulator, or are about real memory.
+    let packages = [packages(), vec![repo::package("sim"), repo::package("linux")]].concat();
     let build = with_packages(&["build", "--message-format", "json-render-diagnostics"], &packages);
     let messages = output(&mut cargo(&build))?;
     let mut externs = Vec::new();
@@ -74,7 +74,8 @@ pub fn readme() -> Result<()> {
         let library = files.into_iter().find(|file| file.ends_with(".rlib")).filter(|_| name.starts_with("spile"));
         externs.extend(library.map(|library| (name.to_string(), library.to_string())));
     }
-    let readmes = ["README.md".to_string()].into_iter().chain(libraries().map(|layer| format!("crates/{layer}/README.md")));
+    let layers = libraries().chain(["linux"]);
+    let readmes = ["README.md".to_string()].into_iter().chain(layers.map(|layer| format!("crates/{layer}/README.md")));
     for readme in readmes {
         let mut rustdoc =
             command(&std::env::var("RUSTDOC").unwrap_or_else(|_| "rustdoc".into()), &["--test", "--edition", "2024"]);
