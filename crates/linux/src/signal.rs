@@ -83,7 +83,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         (
             (*info).si_addr() as u64,
             context.uc_mcontext.gregs[libc::REG_ERR as usize],
-            (*info).si_code > 0,
+            (*info).si_code == libc::BUS_ADRERR,
             *libc::__errno_location(),
         )
     };

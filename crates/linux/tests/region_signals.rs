@@ -98,6 +98,31 @@ fn ends_well(child: &Ended) {
     assert_eq!(child.end, End::Exit(0), "{child:?}");
 }
 
+extern "C" fn count(_: i32) {
+    COUNT.fetch_add(1, Relaxed);
+}
+
+#[test]
+fn a_machine_check_of_a_region_is_its_who_was_there_before() {
+    if !is_possible() {
+        return;
+    }
+    ends_well(&alone(|| {
+        install(count as *const () as usize, 0);
+        let region = region();
+        // SAFETY: (1) zeros are a record; the address is where the kernel puts it; (2) a signal to this thread, of a record that is there.
+        let sent = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            info.si_signo = libc::SIGBUS;
+            info.si_code = libc::BUS_MCEERR_AO;
+            (&raw mut info).cast::<u8>().add(16).cast::<u64>().write(region.as_ptr() as u64);
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), libc::gettid(), libc::SIGBUS, &raw const info)
+        };
+        assert_eq!((sent, COUNT.load(Relaxed)), (0, 1));
+        works(&region, 64);
+    }));
+}
+
 #[test]
 fn who_was_there_before_may_repair_it() {
     if !is_possible() {
