@@ -48,6 +48,8 @@ const FULL: &[Step] = &[
     ("rcu_cost", || done(run(&mut cargo(&["run", "--release", "-p", "spile-rcu", "--example", "rcu_cost"])))),
     ("counts", counts::run),
     ("lines", lines),
+    ("pager", pager),
+    ("bare pagers", || done(run(&mut cargo(&["bench", "-p", "spile-linux", "--bench", "bare"])))),
     ("miri", || miri(minutes(60))),
     ("address sanitizer", || address_sanitizer(minutes(30))),
     ("fuzz", fuzz),
@@ -225,6 +227,18 @@ fn hosts() -> Result<Skipped> {
         }
     }
     Ok(None)
+}
+
+/// The pager's proofs at their full length: increments against an evictor, crashes, and everything at once.
+fn pager() -> Result<Skipped> {
+    let proof = |test: &str, sizes: &[(&str, &str)], more: &[&str]| {
+        let mut tests =
+            cargo(&["test", "--release", "-p", "spile-linux", "--test", test, "--", "--nocapture", "--test-threads=1"]);
+        run(tests.args(more).envs(sizes.iter().copied()))
+    };
+    proof("eviction_race", &[("SPILE_RACE_INCREMENTS", "1000000000"), ("SPILE_RACE_EVICTIONS", "20000")], &[])?;
+    proof("durability", &[("SPILE_CRASH_PROGRAMS", "20000"), ("SPILE_CRASH_FLUSHES", "20000")], &[])?;
+    done(proof("soak", &[("SPILE_SOAK_REGIONS", "1000"), ("SPILE_SOAK_SECS", "600")], &["all_at_once"]))
 }
 
 /// Shared cache lines per fault, for each design.
