@@ -25,7 +25,7 @@ pub type Page = [u8; PAGE as usize];
 /// Any thread calls it that touches the region, and several at once, about different pages; calls about one page come one after the other. So it must not touch that region, nor wait for a
 /// thread that does. It may touch others of its pager; meanwhile its thread asks no backing to keep pages. It runs while the thread is
 /// in a handler of a signal that its own load or store has raised: locks and the heap may be used, if no thread touches the region while it has that lock, or from within the heap.
-/// A panic there ends the process.
+/// A panic is an error.
 ///
 /// # Safety
 ///
