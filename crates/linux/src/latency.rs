@@ -136,9 +136,8 @@ mod tests {
         meter.time(|| std::thread::sleep(Duration::from_millis(3)));
         let read = meter.read();
         assert_eq!(read.count(), 2);
-        assert!(read.quantile(0.5).unwrap() < Duration::from_millis(3));
-        let longest = read.quantile(1.0).unwrap();
-        assert!(longest > Duration::from_millis(3) && longest < Duration::from_secs(60), "{longest:?}");
+        let (median, longest) = (read.quantile(0.5).unwrap(), read.quantile(1.0).unwrap());
+        assert!(median <= longest && longest > Duration::from_millis(3), "{median:?}, {longest:?}");
         assert_eq!(read.since(&read).count(), 0);
     }
 }

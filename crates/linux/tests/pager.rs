@@ -8,8 +8,8 @@ use pagers::{Kept, built, pager};
 use spile::Locking;
 use spile_linux::backing::{Backing, Page};
 use spile_linux::{Asked, Builder, Engine, PAGE, Pager, WorkingSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -160,13 +160,18 @@ fn more_pages_are_shown_than_a_region_may_for_no_moment() {
     assert!(region.status().shown <= 16 * PAGE);
 }
 
-/// Takes its time.
-struct Slow(Kept);
+/// Is stuck at page 16 until somebody knows.
+struct Slow(Kept, AtomicBool);
 
 // SAFETY: (1) and (2) as the other.
 unsafe impl Backing for Slow {
     fn fill(&self, first: u64, pages: &mut [&mut Page]) -> std::io::Result<()> {
-        sleep(Duration::from_millis(if first == 16 { 300 } else { 0 }));
+        for _ in 0..20_000 {
+            if first != 16 || self.1.load(Relaxed) {
+                break;
+            }
+            sleep(Duration::from_millis(1));
+        }
         self.0.fill(first, pages)
     }
 }
@@ -174,15 +179,22 @@ unsafe impl Backing for Slow {
 #[test]
 fn a_backing_that_is_stuck_is_told_once() {
     let Some(pager) = pager(BUDGET) else { return };
-    let region = pager.map(Slow(Kept::new(64)), 64 * PAGE).unwrap();
+    let region = Arc::new(pager.map(Slow(Kept::new(64), AtomicBool::new(false)), 64 * PAGE).unwrap());
     let (told, hears) = mpsc::channel();
-    let watchdog = region.watch(Duration::from_millis(60), move |asked, lasts| told.send((asked, lasts)).unwrap()).unwrap();
+    let (limit, known) = (Duration::from_millis(60), Arc::downgrade(&region));
+    let tell = move |asked, lasts| {
+        told.send((asked, lasts)).unwrap();
+        if asked == Asked::Fill(16) {
+            known.upgrade().expect("it waits").backing().1.store(true, Relaxed);
+        }
+    };
+    let watchdog = region.watch(limit, tell).unwrap();
     region.prefetch(0..64 * PAGE).unwrap();
     drop(watchdog);
     let heard: Vec<_> = hears.iter().collect();
-    assert_eq!(heard.len(), 1, "{heard:?}");
-    assert_eq!(heard[0].0, Asked::Fill(16));
-    assert!(heard[0].1 > Duration::from_millis(60));
+    // Others may have lasted as long where threads wait for CPUs.
+    assert_eq!(heard.iter().filter(|(asked, _)| *asked == Asked::Fill(16)).count(), 1, "{heard:?}");
+    assert!(heard.iter().all(|(_, lasts)| *lasts > limit), "{heard:?}");
 }
 
 spile::test_each_design! { pages => two_threads_share_a_region; }
