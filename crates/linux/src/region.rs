@@ -429,12 +429,11 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     /// What is in `bytes` is not wanted any more, whole pages of it: it is taken out of memory, without being written, and the backing is told. What is read there next is what the
-    /// backing says.
+    /// backing says. Waits for all faults that are under way, as the end of a region does.
     pub fn discard(&mut self, bytes: Range<u64>) {
         let pages = bytes.start.div_ceil(PAGE)..if bytes.end >= self.len { self.pages().end } else { bytes.end / PAGE };
         if !pages.is_empty() {
-            let _visit = Visit::begin();
-            self.served.file.invalidate(pages.clone());
+            self.take_out(pages.clone());
             self.served.contents().discard(pages);
         }
     }
@@ -450,24 +449,32 @@ impl<B: Backing, L: Locking> Region<B, L> {
         self.served.mm.protect(self.range_of(&bytes)?, prot)
     }
 
-    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](OnFailure).
+    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](OnFailure). Waits for all faults that are under way, as the end of a region does.
     ///
     /// # Errors
     ///
     /// [`Unwritten`]: nothing was unmapped.
     pub fn unmap(&mut self, bytes: Range<u64>) -> Result<(), Unwritten> {
-        let (_visit, pages) = (Visit::begin(), self.pages_of(&bytes));
+        let pages = self.pages_of(&bytes);
         let Ok(range) = self.range_of(&bytes) else { return Ok(()) };
-        self.flush_pages(pages.clone())?;
-        self.served.mm.unmap(range).map_err(|_| Unwritten(Some(io::ErrorKind::OutOfMemory.into())))?;
+        {
+            let _visit = Visit::begin();
+            self.flush_pages(pages.clone())?;
+            self.served.mm.unmap(range).map_err(|_| Unwritten(Some(io::ErrorKind::OutOfMemory.into())))?;
+        }
         self.take_out(pages);
         Ok(())
     }
 
-    /// Of pages that nothing maps nothing stays in memory, and none is shown.
+    /// Nothing of `pages` stays in memory, and none is shown, also of what an evictor has left.
     fn take_out(&self, pages: Range<u64>) {
         let at = self.memory.at(pages.start)..self.memory.at(pages.end);
-        self.served.file.invalidate(pages);
+        {
+            let _visit = Visit::begin();
+            self.served.file.invalidate(pages);
+        }
+        // Evictors may have a frame of it, which they give back.
+        registry::wait_for_visits();
         self.served.mm.platform().forget(&at);
     }
 
@@ -564,16 +571,12 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
         }
         {
             let _visit = Visit::begin();
-            let range = spile::Range::with_len(self.memory.at(0), self.memory.len()).expect("whole pages");
+            let range = self.range_of(&(0..self.len)).expect("it has bytes");
             while self.served.mm.unmap(range).is_err() {
                 std::thread::yield_now();
             }
-            self.take_out(self.pages());
         }
-        // Evictors may have a frame of it, which they give back.
-        registry::wait_for_visits();
-        let host = self.served.mm.platform().clone();
-        host.forget(&self.addresses());
+        self.take_out(self.pages());
         // SAFETY: (1) once, here, and not used after.
         drop(unsafe { ManuallyDrop::take(&mut self.served) });
         // What waits for readers that are gone: with it the backing goes.

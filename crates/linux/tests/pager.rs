@@ -131,6 +131,17 @@ fn discard(builder: Builder) {
 }
 
 #[test]
+fn what_an_evictor_has_left_is_discarded_too() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let mut region = pager.map(Kept::new(8), 8 * PAGE).unwrap();
+    assert!(region.as_slice::<u64>().iter().all(|word| *word == 0));
+    region.evict(0..8 * PAGE);
+    region.backing().set(5, 77);
+    region.discard(0..8 * PAGE);
+    assert_eq!(region.as_slice::<u64>()[5 * 512], 77);
+}
+
+#[test]
 fn a_region_that_is_not_whole_pages_ends_where_it_ends() {
     let Some(pager) = pager(BUDGET) else { return };
     let mut region = pager.map(Kept::new(3), 2 * PAGE + 5).unwrap();
