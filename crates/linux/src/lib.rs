@@ -54,6 +54,7 @@ mod probe;
 mod region;
 mod registry;
 mod report;
+mod runs;
 mod scan;
 mod signal;
 mod status;

@@ -120,12 +120,11 @@ impl<L: Locking> Builder<L> {
             return Err(NoPager::Budget(self.budget));
         }
         let report = probe();
-        let lacks = |engine: Engine| engine.needs().iter().copied().find(|ability| report.why_not(*ability).is_some());
-        let engine = match (self.engine, report.engine) {
-            (None, chosen) => chosen,
-            (Some(engine), _) => lacks(engine).map_or(Ok(engine), |ability| Err(Refused::Lacks(ability))),
+        let chosen = match self.engine {
+            None => report.engine,
+            Some(engine) => report.missing(engine).map_or(Ok(engine), |ability| Err(Refused::Lacks(ability))),
         };
-        let engine = match engine {
+        let engine = match chosen {
             Ok(engine) => engine,
             Err(refused) => return Err(NoPager::Refused(refused, Box::new(report))),
         };

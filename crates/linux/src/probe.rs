@@ -124,10 +124,18 @@ impl Report {
         self.tried.iter().find(|(tried, _)| *tried == ability)?.1.as_ref().err()
     }
 
+    /// The first thing that an engine does nothing without and that cannot be had.
+    pub(crate) fn missing(&self, engine: Engine) -> Option<Ability> {
+        engine.needs().iter().copied().find(|&need| self.why_not(need).is_some())
+    }
+
     /// Why the engine is not a better one.
     pub fn passed_over(&self) -> impl Iterator<Item = (Engine, Ability, &Why)> {
         let better = Engine::ALL.into_iter().take_while(|engine| self.engine != Ok(*engine));
-        better.filter_map(|engine| engine.needs().iter().find_map(|&need| Some((engine, need, self.why_not(need)?))))
+        better.filter_map(|engine| {
+            let need = self.missing(engine)?;
+            Some((engine, need, self.why_not(need)?))
+        })
     }
 
     fn choose(&self) -> Result<Engine, Refused> {
@@ -136,10 +144,9 @@ impl Report {
         {
             return Err(Refused::Closed(shut.reason));
         }
-        let missing = |engine: Engine| engine.needs().iter().copied().find(|&need| self.why_not(need).is_some());
         let mut lacks = Ability::Signal;
         for engine in Engine::ALL {
-            match missing(engine) {
+            match self.missing(engine) {
                 None => return Ok(engine),
                 Some(ability) => lacks = ability,
             }

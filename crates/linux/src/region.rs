@@ -14,7 +14,7 @@ use crate::registry::{self, Serve, Visit};
 use crate::status::Status;
 use crate::watchdog::{Asked, Watchdog};
 use crate::working_set::WorkingSet;
-use crate::{PAGE, report};
+use crate::{PAGE, report, runs};
 use bytemuck::{AnyBitPattern, NoUninit};
 use spile::backing::File;
 use spile::linux::advice;
@@ -514,16 +514,13 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     fn pages_that(&self, are: impl Fn(bool) -> bool) -> Vec<Range<u64>> {
-        let mut runs: Vec<Range<u64>> = Vec::new();
+        let mut found = Vec::new();
         self.served.file.each_page(self.pages(), |page, is_dirty| {
-            let (start, end) = (page * PAGE, ((page + 1) * PAGE).min(self.len));
-            match runs.last_mut() {
-                _ if !are(is_dirty) => {}
-                Some(run) if run.end == start => run.end = end,
-                _ => runs.push(start..end),
+            if are(is_dirty) {
+                runs::add(&mut found, page * PAGE..((page + 1) * PAGE).min(self.len));
             }
         });
-        runs
+        found
     }
 
     /// Tells `tell`, from a thread of its own, of a call of the backing that lasts longer than `limit`: once, while it lasts. Until what it gives is dropped.

@@ -8,6 +8,7 @@
 
 use crate::door::{Door, Shut};
 use crate::host::Memory;
+use crate::runs;
 use crate::scan::{self, Pagemap};
 use crate::uffd::{Features, Uffd};
 use crate::{PAGE, Stopped};
@@ -112,15 +113,11 @@ impl Tracked {
     /// The kernel's: then some may have been taken for not written. Ask for all.
     pub fn written(&mut self) -> io::Result<Vec<Range<u64>>> {
         let start = self.memory.at(0);
-        let mut runs = Vec::<Range<u64>>::new();
+        let mut written = Vec::new();
         self.pagemap.scan(start..start + self.memory.len(), scan::WRITTEN, scan::PROTECT, |found| {
-            let found = found.start - start..(found.end - start).min(self.len);
-            match runs.last_mut() {
-                Some(run) if run.end == found.start => run.end = found.end,
-                _ => runs.push(found),
-            }
+            runs::add(&mut written, found.start - start..(found.end - start).min(self.len));
         })?;
-        Ok(runs)
+        Ok(written)
     }
 }
 

@@ -83,7 +83,6 @@ const PLACES: &[&str] = &[
     "crates/linux/src/trial.rs",
     "crates/linux/src/uffd.rs",
     // The platform of a process: its pages, and traits whose implementors owe memory.
-    "crates/linux/src/backing/mod.rs",
     "crates/linux/src/host/",
     // A signal handler, regions whose faults it has, and a line that it writes.
     "crates/linux/src/region.rs",

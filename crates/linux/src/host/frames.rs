@@ -36,8 +36,8 @@ impl Parts {
         }
     }
 
-    /// The bytes of `frame`, the caller's alone, have left that place.
-    fn vacate(&self, place: Where) {
+    /// The bytes of a frame have left that place.
+    pub(super) fn vacate(&self, place: Where) {
         if let Where::Stash(slot) = place {
             self.stash.give(slot, &self.advised);
         }
@@ -53,9 +53,7 @@ impl Parts {
         place.set(Where::Stash(slot));
         Some(self.stash.at(slot) as *mut u8)
     }
-}
 
-impl Parts {
     /// A page for each of `frames`, the caller's alone, to write to: of adjacent ones, if there are such; or there is no memory.
     pub(super) fn buffers_for(&self, frames: &[FrameId]) -> Option<ArrayVec<*mut Page, RUN>> {
         let is_run = frames.len() > 1 && frames.iter().all(|frame| self.places[frame.0 as usize].get() == Where::Nowhere);
@@ -64,6 +62,11 @@ impl Parts {
             (first..).zip(frames).for_each(|(slot, frame)| self.places[frame.0 as usize].set(Where::Stash(slot)));
         }
         frames.iter().map(|frame| self.buffer(*frame).map(<*mut u8>::cast)).collect()
+    }
+
+    /// What there is where the core takes no refusal: the kernel has no page.
+    pub(super) fn must_have<T>(&self, page: Option<T>) -> T {
+        page.unwrap_or_else(|| crate::report::abort(format_args!("the kernel has no memory for a page")))
     }
 }
 
@@ -159,12 +162,5 @@ unsafe impl Frames for Host {
         let page = self.0.tables.at(u64::from(frame.0) - self.0.places.len() as u64);
         // SAFETY: (1) a page of tables', which stays mapped; (2) zeros are an empty table, and one that was given back is empty.
         unsafe { &*(page as *const Table) }
-    }
-}
-
-impl Parts {
-    /// What there is where the core takes no refusal: the kernel has no page.
-    pub(super) fn must_have<T>(&self, page: Option<T>) -> T {
-        page.unwrap_or_else(|| crate::report::abort(format_args!("the kernel has no memory for a page")))
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! **Mechanism.** A stack for each of a few CPUs, so that threads on different ones seldom meet; who finds his own empty takes half of another's.
 
+use arrayvec::ArrayVec;
 use spile_sync::atomic::{AtomicUsize, Ordering};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,17 +60,14 @@ impl Lanes {
         if self.0[there].count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let (mut brought, mut count) = ([0; MOST], 0);
-        {
+        let brought: ArrayVec<u32, MOST> = {
             let mut from = lock(&self.0[there].free);
             let half = from.len().div_ceil(2).min(MOST);
-            brought.iter_mut().zip(from.drain(..half)).for_each(|(to, number)| {
-                *to = number;
-                count += 1;
-            });
+            let brought = from.drain(..half).collect();
             self.0[there].count.store(from.len(), Ordering::Relaxed);
-        }
-        let (first, rest) = brought[..count].split_first()?;
+            brought
+        };
+        let (first, rest) = brought.split_first()?;
         rest.iter().for_each(|number| self.0[here].push(*number));
         Some(*first)
     }

@@ -14,17 +14,14 @@ use spile_sync::atomic::{AtomicUsize, Ordering};
 use std::ops::Range;
 use std::sync::Mutex;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Page {
     at: u64,
     frame: u32,
 }
 
 #[derive(Default)]
-struct Noted {
-    pages: [Page; MOST],
-    count: usize,
-}
+struct Noted(ArrayVec<Page, MOST>);
 
 #[repr(align(128))]
 #[derive(Default)]
@@ -41,16 +38,8 @@ pub struct Leaving {
 impl Noted {
     /// Drops those that `gone` says, and gives their frames back.
     fn drop_those(&mut self, host: &Parts, gone: impl Fn(u64) -> bool) -> usize {
-        let (mut found, mut kept) = (ArrayVec::<Page, MOST>::new(), 0);
-        for i in 0..self.count {
-            let page = self.pages[i];
-            if gone(page.at) {
-                found.push(page);
-            } else {
-                self.pages[kept] = page;
-                kept += 1;
-            }
-        }
+        let found: ArrayVec<Page, MOST> = self.0.iter().copied().filter(|page| gone(page.at)).collect();
+        self.0.retain(|page| !gone(page.at));
         let mut pages: ArrayVec<u64, MOST> = found.iter().map(|page| page.at).collect();
         // SAFETY: (1) noted: their frames are nobody's.
         unsafe { host.advised.drop_pages(&mut pages) };
@@ -58,7 +47,6 @@ impl Noted {
             host.left.remove(page.at, page.frame);
             host.free.give(page.frame);
         }
-        self.count = kept;
         found.len()
     }
 }
@@ -73,13 +61,11 @@ impl Leaving {
     pub fn note(&self, at: u64, frame: u32, host: &Parts) {
         let lane = &self.lanes[here()];
         let mut noted = lock(&lane.noted);
-        if noted.count == MOST {
+        if noted.0.is_full() {
             noted.drop_those(host, |_| true);
         }
-        let count = noted.count;
-        noted.pages[count] = Page { at, frame };
-        noted.count += 1;
-        lane.count.store(noted.count, Ordering::Relaxed);
+        noted.0.push(Page { at, frame });
+        lane.count.store(noted.0.len(), Ordering::Relaxed);
     }
 
     /// Drops a batch, if there is one. Whether frames are free for that.
@@ -102,7 +88,7 @@ impl Leaving {
         let lane = &self.lanes[lane];
         let mut noted = lock(&lane.noted);
         let dropped = noted.drop_those(host, gone);
-        lane.count.store(noted.count, Ordering::Relaxed);
+        lane.count.store(noted.0.len(), Ordering::Relaxed);
         dropped
     }
 

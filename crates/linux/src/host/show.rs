@@ -67,9 +67,7 @@ impl Host {
         let place = &self.0.places[new.frame.0 as usize];
         let before = place.get();
         place.set(Where::Shown { at, is_protected });
-        if let Where::Stash(slot) = before {
-            self.0.stash.give(slot, &self.0.advised);
-        }
+        self.0.vacate(before);
     }
 
     /// In which slot of the stash the page of `new` is.
