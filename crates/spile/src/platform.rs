@@ -376,16 +376,21 @@ pub unsafe trait Mmu {
     /// As [`admit`](Self::admit).
     unsafe fn commit(&self, _space: SpaceId, _at: u64, _old: Option<Pte>, _new: Option<Pte>) {}
 
-    /// Called instead, after the entry of `at` was emptied by an evictor: nobody wants the page of `old`, so far. As provided it is [`commit`](Self::commit). A host whose
+    /// Called instead, after the entry of `at` was emptied by an evictor: nobody wants the page of `old`, so far. As provided it is [`commit`](Self::commit), and refuses nothing. A host whose
     /// tables are elsewhere may leave the page where it is, if nobody can write it there, until its frame is [freed](Frames::free) or shown again: what is read of it meanwhile
     /// might have been read before. Where a page of a file is shown at several addresses it might not: what is written at one is read at the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: somebody besides the program has the page, and may write it; nothing changed, and it stays.
     ///
     /// # Safety
     ///
     /// As [`admit`](Self::admit).
-    unsafe fn leave(&self, space: SpaceId, at: u64, old: Pte) {
+    unsafe fn leave(&self, space: SpaceId, at: u64, old: Pte) -> Result<(), Refused> {
         // SAFETY: (1) and (2) the caller says the same.
         unsafe { self.commit(space, at, Some(old), None) };
+        Ok(())
     }
 
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.

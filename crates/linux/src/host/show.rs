@@ -13,6 +13,14 @@ use spile::paging::Pte;
 use spile::{Mmu, Prot, Range, Refused, SpaceId};
 use std::thread::yield_now;
 
+/// Why a page was not moved.
+enum Unmoved {
+    /// Somebody besides the program has it, for a moment or for long.
+    InUse,
+    /// The kernel does not, or not this one.
+    Never,
+}
+
 /// How often the kernel is asked for a page that somebody else has for a moment.
 const PATIENCE: u32 = 1000;
 
@@ -104,27 +112,53 @@ impl Host {
         let place = &self.0.places[old.frame.0 as usize];
         debug_assert!(matches!(place.get(), Where::Shown { at: there, .. } if there == at), "{:?} at {at:#x}", place.get());
         place.leave();
-        let moved = if self.0.engine == Engine::Move { self.move_away(at) } else { None };
-        let slot = moved.unwrap_or_else(|| self.copy_away(at));
+        let slot = self.move_away(at, PATIENCE).unwrap_or_else(|_| self.copy_away(at));
         place.set(Where::Stash(slot));
     }
 
-    /// Moves what is shown at `at` to the stash: to which slot. None: the kernel does not.
-    fn move_away(&self, at: u64) -> Option<u32> {
+    /// The same of a page that the program may write, and that may leave: not if somebody besides the program has it, who may write it too.
+    fn move_out(&self, at: u64, old: Pte) -> Result<(), Refused> {
+        let place = &self.0.places[old.frame.0 as usize];
+        let shown = place.get();
+        place.leave();
+        match self.move_away(at, 1) {
+            Ok(slot) => place.set(Where::Stash(slot)),
+            Err(Unmoved::InUse) => {
+                place.set(shown);
+                return Err(Refused::Busy);
+            }
+            Err(Unmoved::Never) => {
+                place.set(shown);
+                self.protect(at, old, true);
+                self.0.left.add(at, old.frame.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is shown at `at` to the stash: to which slot. Asks the kernel so often.
+    fn move_away(&self, at: u64, patience: u32) -> Result<u32, Unmoved> {
+        if self.0.engine == Engine::Copy {
+            return Err(Unmoved::Never);
+        }
         let slot = self.0.stash.shelter(&self.0.advised);
-        for _ in 0..PATIENCE {
+        let mut unmoved = Unmoved::InUse;
+        for _ in 0..patience {
             // SAFETY: (1) whoever wants the page faults, and waits for the table's lock; the shelter is this thread's.
             match unsafe { self.0.uffd.move_pages(self.0.stash.at(slot), at, PAGE) } {
-                Ok(()) => return Some(slot),
+                Ok(()) => return Ok(slot),
                 // Somebody reads or writes it, past the page cache of a disk; or has it for long.
                 Err(stopped) if stopped.cause() == Cause::Shared => yield_now(),
                 // The program has locked it.
-                Err(stopped) if stopped.cause() == Cause::NotRegistered => break,
+                Err(stopped) if stopped.cause() == Cause::NotRegistered => {
+                    unmoved = Unmoved::Never;
+                    break;
+                }
                 Err(stopped) => crate::report::abort(format_args!("{stopped}")),
             }
         }
         self.0.stash.return_shelter(slot);
-        None
+        Err(unmoved)
     }
 
     /// The same, where the kernel does not: what others write to it from now on, who have it beside the program, is lost.
@@ -198,15 +232,17 @@ unsafe impl Mmu for Host {
         }
     }
 
-    unsafe fn leave(&self, _: SpaceId, at: u64, old: Pte) {
-        let Some(old) = shown(Some(old)) else { return };
+    unsafe fn leave(&self, _: SpaceId, at: u64, old: Pte) -> Result<(), Refused> {
+        let Some(old) = shown(Some(old)) else { return Ok(()) };
         if old.frame == super::ZEROS {
-            return self.hide(at, old);
+            self.hide(at, old);
+        } else if old.prot.has(Prot::W) {
+            // Who has it pinned for input writes it still: that is known of pages that are moved.
+            return self.move_out(at, old);
+        } else {
+            self.0.left.add(at, old.frame.0);
         }
-        if old.prot.has(Prot::W) {
-            self.protect(at, old, true);
-        }
-        self.0.left.add(at, old.frame.0);
+        Ok(())
     }
 
     fn issue(&self, _: SpaceId, _: Range) {}

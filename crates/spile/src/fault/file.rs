@@ -68,7 +68,7 @@ pub(super) fn fault<'m, P: Platform, L: Locking>(
         spot.install(Pte::new(cached.id(), attr.in_mmu().without(Prot::W)), good)?;
     }
     cached.give();
-    if !write {
+    if !write && !attr.flags.has(Flags::RANDOM) {
         around(mm, hold, file, spot.at());
     }
     Ok(if write { Done::Dirtied } else { Done::File })

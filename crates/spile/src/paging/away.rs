@@ -116,9 +116,13 @@ impl<P: Platform> PageTable<P> {
         let _section = p.rcu().read();
         let Some((locked, i)) = self.leaving(p, at, frame) else { return false };
         let Some(old) = locked.empty_if(i, wanted) else { return false };
-        self.leave(p, at, old);
-        owed.changed(self, Range::page_of(at));
-        true
+        let leaves = self.leave(p, at, old);
+        if leaves {
+            owed.changed(self, Range::page_of(at));
+        } else {
+            locked.fill(i, p.encode(old));
+        }
+        leaves
     }
 
     /// Lets the entry of `at` say `slot` instead of showing `frame`, if it does that, and counts the entry there. Its hold on the frame is the caller's
@@ -129,8 +133,12 @@ impl<P: Platform> PageTable<P> {
         let Some((locked, i)) = self.leaving(p, at, frame) else { return false };
         // Before anybody finds it there.
         P::Reclaim::share(p, slot);
-        let old = super::table::shown(p, locked.exchange(i, p.encode_slot(slot)));
-        old.into_iter().for_each(|old| self.leave(p, at, old));
+        let raw = locked.exchange(i, p.encode_slot(slot));
+        if super::table::shown(p, raw).is_some_and(|old| !self.leave(p, at, old)) {
+            locked.exchange(i, raw);
+            P::Reclaim::give_up(p, slot);
+            return false;
+        }
         if !seeded!("write-before-the-flush") {
             owed.changed(self, Range::page_of(at));
         }

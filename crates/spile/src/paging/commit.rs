@@ -30,11 +30,14 @@ impl<P: Platform> PageTable<P> {
         self.announce(p, at, old, new);
     }
 
-    /// Tells that an evictor has emptied the entry of `at`, whose table it has locked.
-    pub(super) fn leave(&self, p: &P, at: u64, old: Pte) {
-        self.count(p, Some(old), None);
+    /// Tells that an evictor has emptied the entry of `at`, whose table it has locked. Whether the page may leave.
+    pub(super) fn leave(&self, p: &P, at: u64, old: Pte) -> bool {
         // SAFETY: (1) as every caller in this module has; (2) the entry was this one, and is empty.
-        unsafe { p.leave(self.space, at, old) };
+        let leaves = unsafe { p.leave(self.space, at, old) }.is_ok();
+        if leaves {
+            self.count(p, Some(old), None);
+        }
+        leaves
     }
 
     #[inline]

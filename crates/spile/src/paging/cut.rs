@@ -15,6 +15,17 @@ use alloc::sync::Arc;
 use spile_rcu::Rcu;
 use spile_sync::{order, seeded};
 
+/// What became of an entry that shows a page which is about to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// It does not show it; or it is kept, and read-only.
+    Not,
+    /// It is empty.
+    Wholly,
+    /// Somebody besides the program has the page, and may write it: it is read-only for the program.
+    InUse,
+}
+
 impl<P: Platform> Owed<P> {
     /// What was at `page` may have been taken away by others who have not flushed it yet (P6): this one does.
     fn settle(&mut self, tables: &Arc<PageTable<P>>, page: Range) {
@@ -38,16 +49,42 @@ impl<P: Platform> PageTable<P> {
     pub(crate) fn clean(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, owed: &mut Owed<P>) {
         owed.make_room_for(p, self);
         let _section = p.rcu().read();
+        if let Some((locked, _)) = self.surely_showing(p, at, frame) {
+            self.protect_entry(p, &locked, at, owed);
+        }
+        owed.settle(self, Range::page_of(at));
+    }
+
+    /// Empties the entry of `at`, if it shows `frame` and is not kept, as [`hide`](Self::hide) does; else does as [`clean`](Self::clean). What came of it.
+    pub(crate) fn hide_or_clean(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, owed: &mut Owed<P>) -> Hidden {
+        owed.make_room_for(p, self);
+        let _section = p.rcu().read();
+        let mut hidden = Hidden::Not;
         if let Some((locked, i)) = self.surely_showing(p, at, frame) {
-            let read_only = |now: Pte| Pte { dirty: false, ..now.with_prot(now.prot.without(Prot::W)) };
-            let old = locked.get(i).filter(|old| old.prot.has(Prot::W));
-            if let Some(old) = old {
-                self.commit(p, at, Some(old), Some(read_only(old)));
-                locked.edit(i, read_only);
+            let raw = locked.raw(i);
+            if locked.is_kept(i) {
+                self.protect_entry(p, &locked, at, owed);
+            } else if shown(p, locked.empty(i)).is_some_and(|old| self.leave(p, at, old)) {
                 owed.changed(self, Range::page_of(at));
+                hidden = Hidden::Wholly;
+            } else {
+                locked.fill(i, raw);
+                self.protect_entry(p, &locked, at, owed);
+                hidden = Hidden::InUse;
             }
         }
         owed.settle(self, Range::page_of(at));
+        hidden
+    }
+
+    /// Lets no CPU write through the entry of `at`, whose table is locked.
+    fn protect_entry(self: &Arc<Self>, p: &P, locked: &Locked<'_, P>, at: u64, owed: &mut Owed<P>) {
+        let (i, read_only) = (index(at, 0), |now: Pte| Pte { dirty: false, ..now.with_prot(now.prot.without(Prot::W)) });
+        if let Some(old) = locked.get(i).filter(|old| old.prot.has(Prot::W)) {
+            self.commit(p, at, Some(old), Some(read_only(old)));
+            locked.edit(i, read_only);
+            owed.changed(self, Range::page_of(at));
+        }
     }
 
     /// Empties the entry of `at`, if it shows `frame`, be it kept or not: the page is lost. Its hold on the frame is the caller's then. When `owed` is

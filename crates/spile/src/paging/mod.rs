@@ -34,6 +34,8 @@ mod visit;
 mod zap;
 
 pub(crate) use away::Owed;
+#[cfg(feature = "file")]
+pub(crate) use cut::Hidden;
 pub use gather::{Dispatched, Gather, Issued};
 pub use install::Lost;
 pub(crate) use install::Spot;

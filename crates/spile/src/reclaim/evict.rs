@@ -191,10 +191,11 @@ impl<P: Pressed> Reclaimer<P> {
                 true => Left::Gone,
                 false => Left::Kept,
             },
-            // If it is over, it arrived, and is looked at once more.
+            // If it is over, it arrived, and may leave if nobody has found it meanwhile.
             #[cfg(feature = "file")]
             To::Store(file, page) => match file.write(page, held) {
                 Transfer::Started => Left::Writing,
+                Transfer::Done if file.evict(page) => Left::Gone,
                 Transfer::Done | Transfer::Failed => Left::Kept,
             },
             #[cfg(feature = "file")]

@@ -13,7 +13,7 @@ use super::{Pressed, Reclaimer};
 use crate::addr::{FrameId, PAGE};
 use crate::backing::{Claim, File, Left, Unwritten};
 use crate::frame::{self, Frame};
-use crate::paging::Owed;
+use crate::paging::{Hidden, Owed};
 use crate::platform::Store;
 use crate::wait;
 use core::ops::Range;
@@ -43,8 +43,8 @@ impl<P: Pressed> Reclaimer<P> {
         let (is_dirty, takes_writes) = (file.is_dirty(page), file.takes_writes());
         if may_leave && is_dirty && takes_writes {
             let held = file.begin_write(p, page)?;
-            clean(p, &file, page, &held, owed);
-            return Some(Leaving { to: To::Store(file, page), held, entries: 0 });
+            let entries = hide_or_clean(p, &file, page, &held, owed);
+            return Some(Leaving { to: To::Store(file, page), held, entries });
         }
         let claim = match is_dirty && may_leave && file.store().is_none() {
             true => self.area.claim(&held, p),
@@ -92,6 +92,20 @@ impl<P: Pressed> Reclaimer<P> {
             wait::happened(p, self.thing());
         }
     }
+}
+
+/// Lets no CPU write `page`, which is in `held`, without a fault, when `owed` is flushed, nor read it where it can be hidden. How many entries showed it. What somebody besides programs may
+/// write is dirty again at once.
+fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, held: &Frame<'_, P>, owed: &mut Owed<P>) -> usize {
+    let mut entries = 0;
+    if !seeded!("write-what-is-written") {
+        file.links().visit(p, page, |tables, at| match tables.hide_or_clean(p, at, held.id(), owed) {
+            Hidden::Wholly => entries += 1,
+            Hidden::InUse => file.set_dirty(page),
+            Hidden::Not => {}
+        });
+    }
+    entries
 }
 
 /// Lets no CPU write `page`, which is in `held`, without a fault, when `owed` is flushed.
