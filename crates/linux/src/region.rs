@@ -17,7 +17,6 @@ use crate::working_set::WorkingSet;
 use crate::{PAGE, report, runs};
 use bytemuck::{AnyBitPattern, NoUninit};
 use spile::backing::File;
-use spile::linux::advice;
 use spile::{Access, Attr, Denied, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
 use spile_rcu::Global;
 use spile_sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -407,11 +406,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
     pub fn evict(&self, bytes: Range<u64>) {
         let _visit = Visit::begin();
-        let pages = self.pages_of(&bytes);
-        if !pages.is_empty() {
-            let (at, len) = (self.memory.at(pages.start), (pages.end - pages.start) * PAGE);
-            self.served.mm.madvise(at, len, advice::PAGEOUT).expect("it is mapped, and no page is locked");
-        }
+        self.served.file.send_out(self.pages_of(&bytes));
     }
 
     /// From now on it may show so many bytes, of the pager's budget; what is too much leaves.

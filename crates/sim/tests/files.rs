@@ -422,15 +422,20 @@ fn advice_is_followed<L: Locking>() {
         content.set_failing(0, true);
         user.store(at(0), 60).unwrap();
         out(0, 4);
-        assert!(is_here(0) && file.is_dirty(0));
+        let in_memory = || {
+            let mut pages = Vec::new();
+            file.each_page(0..1, |page, is_dirty| pages.push((page, is_dirty)));
+            pages
+        };
+        assert_eq!((is_here(0), in_memory()), (false, vec![(0, true)]));
         content.set_failing(0, false);
         // A store that takes its time: when it is over, the page is the next to leave.
         content.set_delay(3);
-        out(0, 4);
-        assert!(is_here(0));
+        cpu.call(|| file.send_out(0..1));
+        assert_eq!(in_memory(), [(0, false)]);
         (0..10).for_each(|_| cpu.pause());
         sim.cpu(2).reclaim(1);
-        assert!(!is_here(0) && file.dirty_pages() == 0);
+        assert_eq!(in_memory(), []);
         content.set_delay(0);
         assert_eq!(user.load(at(0)), Ok(60));
     }

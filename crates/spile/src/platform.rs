@@ -493,6 +493,25 @@ pub trait Store<P: Platform>: Send + Sync + Sized + 'static {
         Transfer::Failed
     }
 
+    /// The same of adjacent pages, from `first` on. `answer` is to be told of each, in their order, once: how it went may be told before those after it are begun.
+    ///
+    /// # Safety
+    ///
+    /// As [`start_write`](Self::start_write), of each, until its answer.
+    #[cfg(feature = "file")]
+    unsafe fn start_writes(
+        &self,
+        file: &crate::backing::File<P>,
+        first: u64,
+        frames: &[FrameId],
+        mut answer: impl FnMut(Transfer),
+    ) {
+        for (page, frame) in (first..).zip(frames) {
+            // SAFETY: (1) the caller says the same.
+            answer(unsafe { self.start_write(file, page, *frame) });
+        }
+    }
+
     /// Whether what was written in memory can be written back. If not, pages that were written stay in memory.
     #[cfg(feature = "file")]
     fn takes_writes(&self, _file: &crate::backing::File<P>) -> bool {

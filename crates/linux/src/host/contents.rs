@@ -3,7 +3,7 @@
 //! **Guarantee.** A backing is given pages that nobody else has, a run of adjacent ones at once where a run is wanted. What it could not do is remembered, and counted.
 //!
 //! **Mechanism.** A page is read into a slot of the stash. Reads are begun in a fault and made by the thread that faults, when it holds nothing any more
-//! ([`Errands`](super::Errands)); where nobody runs errands they are made at once. To be written a page is copied first, for a program may write it meanwhile.
+//! ([`Errands`](super::Errands)); where nobody runs errands they are made at once. To be written pages are copied first, for a program may write them meanwhile.
 
 use super::errands::Errands;
 use super::lanes::lock;
@@ -50,6 +50,44 @@ struct Inner {
 thread_local! {
     /// Whether this thread is in a backing. `const` and without `Drop`: a plain word, which a signal handler may use.
     static ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A copy of what is in a frame, in the stash: programs may write the frame meanwhile.
+struct Copied<'h> {
+    host: &'h Parts,
+    slot: u32,
+}
+
+impl<'h> Copied<'h> {
+    /// Of the first of `frames`, which are held, as many as there are slots for: none, if there is no memory.
+    fn of_first(host: &'h Parts, frames: &[FrameId]) -> ArrayVec<Self, RUN> {
+        let mut copies = ArrayVec::new();
+        for frame in &frames[..frames.len().min(RUN)] {
+            let slot = if copies.is_empty() { host.stash.buffer(&host.uffd) } else { host.stash.buffer_at_once(&host.uffd).ok() };
+            let Some(slot) = slot else { break };
+            copies.push(Self::of(host, *frame, slot));
+        }
+        copies
+    }
+
+    fn of(host: &'h Parts, frame: FrameId, slot: u32) -> Self {
+        let pinned = host.places[frame.0 as usize].pin();
+        let from = host.lies(pinned.at) as *const Page;
+        // SAFETY: (1) held, says the caller, and pinned; (2) the slot is this thread's.
+        unsafe { (host.stash.at(slot) as *mut Page).copy_from_nonoverlapping(from, 1) };
+        Self { host, slot }
+    }
+
+    fn page(&self) -> &Page {
+        // SAFETY: (1) the slot's, which nobody else has.
+        unsafe { &*(self.host.stash.at(self.slot) as *const Page) }
+    }
+}
+
+impl Drop for Copied<'_> {
+    fn drop(&mut self) {
+        self.host.stash.give(self.slot, &self.host.advised);
+    }
 }
 
 /// This thread is in a backing.
@@ -162,6 +200,29 @@ impl Contents {
             over(first + n as u64, is_filled);
         }
     }
+
+    /// Has what is in the first of `frames`, which are held, kept as the pages from `first` on, as many as can be copied at once. Of each, whether it is.
+    fn write_frames(&self, host: &Parts, first: u64, frames: &[FrameId]) -> ArrayVec<bool, RUN> {
+        let copies = Copied::of_first(host, frames);
+        let pages: ArrayVec<&Page, RUN> = copies.iter().map(Copied::page).collect();
+        if pages.is_empty() {
+            self.fails(io::ErrorKind::OutOfMemory.into());
+            return [false].into_iter().collect();
+        }
+        let is_written = self.write_back(first, &pages);
+        // One that cannot be kept does not keep others from being kept.
+        let is_kept = |(page, copy): (u64, &&Page)| is_written || pages.len() > 1 && self.write_back(page, &[copy]);
+        (first..).zip(&pages).map(is_kept).collect()
+    }
+
+    fn write_back(&self, first: u64, pages: &[&Page]) -> bool {
+        let Done { writes, written, .. } = &self.0.done;
+        let is_written = writes.time(|| self.ask(Asked::WriteBack(first), |backing| backing.write_back(first, pages)));
+        if is_written {
+            written.fetch_add(pages.len() as u64, Ordering::Relaxed);
+        }
+        is_written
+    }
 }
 
 impl Store<Host> for Contents {
@@ -176,26 +237,24 @@ impl Store<Host> for Contents {
     }
 
     unsafe fn start_write(&self, file: &File<Host>, page: u64, frame: FrameId) -> Transfer {
+        let mut how = Transfer::Failed;
+        // SAFETY: (1) says the caller.
+        unsafe { self.start_writes(file, page, &[frame], |answer| how = answer) };
+        how
+    }
+
+    unsafe fn start_writes(&self, file: &File<Host>, first: u64, frames: &[FrameId], mut answer: impl FnMut(Transfer)) {
         if is_asking() {
-            return Transfer::Failed;
+            return frames.iter().for_each(|_| answer(Transfer::Failed));
         }
         // A backing may wait for who wants a page that this thread is to read.
         Errands::run();
-        let host = &*file.platform().0;
-        let Some(slot) = host.stash.buffer(&host.uffd) else { return Transfer::Failed };
-        let copy = host.stash.at(slot) as *mut Page;
-        {
-            let pinned = host.places[frame.0 as usize].pin();
-            // SAFETY: (1) held, says the caller, and pinned; (2) the slot is this thread's.
-            unsafe { copy.copy_from_nonoverlapping(host.lies(pinned.at) as *const Page, 1) };
+        let mut done = 0;
+        while done < frames.len() {
+            let written = self.write_frames(&file.platform().0, first + done as u64, &frames[done..]);
+            done += written.len();
+            written.into_iter().for_each(|is_written| answer(if is_written { Transfer::Done } else { Transfer::Failed }));
         }
-        // SAFETY: (1) the slot's, which nobody else has.
-        let copy = unsafe { &*copy };
-        let is_written =
-            self.0.done.writes.time(|| self.ask(Asked::WriteBack(page), |backing| backing.write_back(page, &[copy])));
-        host.stash.give(slot, &host.advised);
-        self.0.done.written.fetch_add(u64::from(is_written), Ordering::Relaxed);
-        if is_written { Transfer::Done } else { Transfer::Failed }
     }
 
     fn takes_writes(&self, _: &File<Host>) -> bool {

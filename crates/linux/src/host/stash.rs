@@ -20,6 +20,14 @@ const SPARE: u64 = 1024;
 /// How many slots a run has.
 pub const RUN: usize = 16;
 
+/// Why there is no buffer.
+pub enum Short {
+    /// All slots are taken, for a moment.
+    Slots,
+    /// The kernel has no memory.
+    Memory,
+}
+
 /// Slots for pages.
 pub struct Stash {
     memory: Memory,
@@ -70,23 +78,34 @@ impl Stash {
         self.memory.at(u64::from(slot))
     }
 
-    /// A slot that has a page, of unspecified bytes; or there is no memory.
+    /// A slot that has a page, of unspecified bytes; or there is no memory. Waits for one.
     pub fn buffer(&self, uffd: &Uffd) -> Option<u32> {
         loop {
-            if let Some(slot) = self.warm.take() {
-                return Some(slot);
+            match self.buffer_at_once(uffd) {
+                Ok(slot) => return Some(slot),
+                Err(Short::Memory) => return None,
+                // As many threads wait for one as there are spare ones, at most.
+                Err(Short::Slots) => yield_now(),
             }
-            if let Some(slot) = self.empty.take() {
-                // SAFETY: (1) nobody uses it.
-                if unsafe { uffd.zero(self.at(slot), PAGE) }.is_ok() {
-                    return Some(slot);
-                }
-                self.empty.give(slot);
-                return None;
-            }
-            // As many threads write as there are spare ones.
-            yield_now();
         }
+    }
+
+    /// The same, for who has some already, for which others may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Short`].
+    pub fn buffer_at_once(&self, uffd: &Uffd) -> Result<u32, Short> {
+        if let Some(slot) = self.warm.take() {
+            return Ok(slot);
+        }
+        let slot = self.empty.take().ok_or(Short::Slots)?;
+        // SAFETY: (1) nobody uses it.
+        if unsafe { uffd.zero(self.at(slot), PAGE) }.is_ok() {
+            return Ok(slot);
+        }
+        self.empty.give(slot);
+        Err(Short::Memory)
     }
 
     /// So many adjacent buffers, of unspecified bytes: the first. None, where no run is free, or there is no memory.

@@ -6,9 +6,9 @@ mod swap;
 mod window;
 
 #[cfg(feature = "file")]
-pub(crate) use page_cache::Found;
-#[cfg(feature = "file")]
 pub use page_cache::{File, Unwritten, WeakFile};
+#[cfg(feature = "file")]
+pub(crate) use page_cache::{Found, Started, Write, Writes};
 pub(crate) use swap::{Claim, Completed, InSlot, Left};
 pub use swap::{SwapArea, SwapStore};
 pub(crate) use window::Window;

@@ -50,21 +50,37 @@ impl<P: Platform> PageTable<P> {
         frame::tables_under(p, self.root, LEVELS - 1, &|raw| p.decode_table(raw))
     }
 
+    /// Notes the frames of the first pages of `range` that are shown and `wanted`, as many as there is room for. How many there are, and where to go on.
+    pub(crate) fn first_pages(
+        &self,
+        p: &P,
+        range: Range,
+        wanted: impl Fn(Pte) -> bool,
+        pages: &mut [Option<FrameId>],
+    ) -> (usize, u64) {
+        let (mut found, mut to) = (0, range.end());
+        self.each_page_while(p, range, |at, pte| {
+            if found == pages.len() {
+                to = at;
+                return false;
+            }
+            if let Some(pte) = pte.filter(|pte| wanted(*pte)) {
+                pages[found] = Some(pte.frame);
+                found += 1;
+            }
+            true
+        });
+        (found, to)
+    }
+
     /// The first pages that are shown from `from` on, and after the last those from the beginning: their frames, zeros aside. How many there are, and where to go on.
     pub(crate) fn next_pages(&self, p: &P, from: u64, pages: &mut [Option<FrameId>]) -> (usize, u64) {
         let (mut found, mut to) = (0, from);
         for range in [Range::EVERYTHING.above(from), Range::EVERYTHING.below(from)].into_iter().flatten() {
-            self.each_page_while(p, range, |at, pte| {
-                if found == pages.len() {
-                    return false;
-                }
-                to = at + PAGE;
-                if let Some(pte) = pte.filter(|pte| pte.frame != p.zero_frame()) {
-                    pages[found] = Some(pte.frame);
-                    found += 1;
-                }
-                true
-            });
+            if found < pages.len() {
+                let (more, next) = self.first_pages(p, range, |pte| pte.frame != p.zero_frame(), &mut pages[found..]);
+                (found, to) = (found + more, next);
+            }
         }
         (found, to % TABLE_END)
     }

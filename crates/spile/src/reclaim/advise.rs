@@ -8,8 +8,6 @@
 //! leaves, without being asked whether it was used.
 
 use super::lru::BATCH;
-#[cfg(feature = "file")]
-use super::rmap::Home;
 use super::sealed::Advice;
 use super::{Pressed, Reclaimer};
 use crate::addr::{FrameId, Range};
@@ -30,34 +28,19 @@ impl<P: Pressed> Reclaimer<P> {
         }
     }
 
-    /// Lets the pages of `range` leave memory that nobody else has, also those that were used.
+    /// Lets the pages of `range` leave memory that nobody else has, also those that were used. Looks at them by the batch, so that what their stores do is done in no section: what a
+    /// program has put in the place of one meanwhile leaves in its stead.
     fn send_out(&self, p: &P, tables: &PageTable<P>, range: Range) {
-        // What was written back by the first walk leaves by the second, if that is over by then.
-        if self.send_out_once(p, tables, range) {
-            self.send_out_once(p, tables, range);
-        }
-    }
-
-    /// The same, but for pages that have to be written back before they can leave: that is begun. Whether there were such. All of it in the section of the walk, under
-    /// no lock.
-    fn send_out_once(&self, p: &P, tables: &PageTable<P>, range: Range) -> bool {
-        let (mut pages, mut found) = ([None; BATCH], 0);
-        let mut is_any_dirty = false;
         // As any eviction: who wants a frame meanwhile knows of it, and is told.
         self.evicting(p, |done| {
-            tables.each_page(p, range, |_, pte| {
-                let Some(pte) = pte.filter(|pte| self.is_own(p, pte.frame)) else { return };
-                is_any_dirty |= self.is_to_be_written(p, pte.frame);
-                pages[found] = Some(pte.frame);
-                found += 1;
-                if found == BATCH {
-                    found = 0;
-                    self.batch(p, core::mem::take(&mut pages), true, done);
-                }
-            });
-            self.batch(p, pages, true, done);
+            let mut rest = Some(range);
+            while let Some(range) = rest {
+                let mut pages = [None; BATCH];
+                let (_, next) = tables.first_pages(p, range, |pte| self.is_own(p, pte.frame), &mut pages);
+                self.batch(p, pages, true, done);
+                rest = range.above(next);
+            }
         });
-        is_any_dirty
     }
 
     /// Whether nobody has the page of `frame`, which an entry shows, but that, its slot and its file: what others have is not for one to send away. Of zeros there is
@@ -67,14 +50,5 @@ impl<P: Pressed> Reclaimer<P> {
         let is_in_slot = || record.slot().is_some_and(|slot| self.area.still_has(slot, frame));
         let elsewhere = !record.is_private() || is_in_slot();
         record.is_anyones() && frame::meta(p, frame).refs() <= 1 + u32::from(elsewhere)
-    }
-
-    /// Whether it is a file's, and differs from what is there.
-    fn is_to_be_written(&self, p: &P, frame: FrameId) -> bool {
-        match self.home(p, frame) {
-            #[cfg(feature = "file")]
-            Some(Home::File(file, page)) => file.is_dirty(page),
-            _ => false,
-        }
     }
 }

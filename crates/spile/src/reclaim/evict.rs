@@ -12,13 +12,11 @@ use super::rmap::Home;
 use super::sealed::Freeing;
 use super::{Pressed, Reclaimer};
 use crate::addr::FrameId;
-#[cfg(feature = "file")]
-use crate::backing::File;
 use crate::backing::{Claim, Left};
+#[cfg(feature = "file")]
+use crate::backing::{File, Write, Writes};
 use crate::frame::{self, Frame};
 use crate::paging::{Owed, PageTable};
-#[cfg(feature = "file")]
-use crate::platform::Transfer;
 use crate::wait;
 use alloc::sync::Arc;
 use spile_sync::atomic::{Ordering, fence};
@@ -63,7 +61,7 @@ pub(super) enum To<'p, P: Pressed> {
     File(File<P>, u64),
     /// The same, but the store has not, yet: it stays until it is written.
     #[cfg(feature = "file")]
-    Store(File<P>, u64),
+    Store(Write<'p, P>),
     /// To a slot: its file's page, if it is that still and nobody else has it.
     #[cfg(feature = "file")]
     Away(Claim<'p, P::Swap>),
@@ -166,41 +164,43 @@ impl<P: Pressed> Reclaimer<P> {
         let leaving = pages.map(|page| self.empty_entries(p, page?, even_used, &mut owed));
         owed.flush(p);
         let mut elsewhere = 0;
+        #[cfg(feature = "file")]
+        let mut writes = Writes::<P, BATCH>::new();
         for Leaving { to, held, entries } in leaving.into_iter().flatten() {
             let frame = held.id();
             (0..entries).for_each(|_| frame::put(p, frame));
-            match self.finish(p, to, held) {
-                Some(Left::Gone) => done.freed += 1,
-                // It arrives again by the completion, if it stays.
-                Some(Left::Writing) => done.writing += 1,
-                Some(Left::Kept) => self.policy.stays(p, frame, false),
-                None => elsewhere += 1,
-            }
+            let left = match to {
+                To::Nowhere => Left::Gone,
+                To::Elsewhere => {
+                    elsewhere += 1;
+                    continue;
+                }
+                To::Slot(claim) => claim.finish(p, held),
+                #[cfg(feature = "file")]
+                To::File(file, page) => self.evict_held(p, &file, page, held),
+                #[cfg(feature = "file")]
+                To::Store(write) => {
+                    writes.add(write);
+                    continue;
+                }
+                #[cfg(feature = "file")]
+                To::Away(claim) => self.send_away(p, claim, held),
+            };
+            self.has_left(p, frame, left, done);
         }
+        #[cfg(feature = "file")]
+        writes.start(|started| self.has_left(p, started.frame, Self::written(&started), done));
         elsewhere
     }
 
-    /// No CPU uses the page any more through an entry that showed it. None: others write it.
-    fn finish(&self, p: &P, to: To<'_, P>, held: Frame<'_, P>) -> Option<Left> {
-        Some(match to {
-            To::Nowhere => Left::Gone,
-            To::Elsewhere => return None,
-            To::Slot(claim) => claim.finish(p, held),
-            #[cfg(feature = "file")]
-            To::File(file, page) => match file.evict_held(p, page, held) {
-                true => Left::Gone,
-                false => Left::Kept,
-            },
-            // If it is over, it arrived, and may leave if nobody has found it meanwhile.
-            #[cfg(feature = "file")]
-            To::Store(file, page) => match file.write(page, held) {
-                Transfer::Started => Left::Writing,
-                Transfer::Done if file.evict(page) => Left::Gone,
-                Transfer::Done | Transfer::Failed => Left::Kept,
-            },
-            #[cfg(feature = "file")]
-            To::Away(claim) => self.send_away(p, claim, held),
-        })
+    /// What became of the page that was in `frame`.
+    fn has_left(&self, p: &P, frame: FrameId, left: Left, done: &mut Reclaimed) {
+        match left {
+            Left::Gone => done.freed += 1,
+            // It arrives again by the completion, if it stays.
+            Left::Writing => done.writing += 1,
+            Left::Kept => self.policy.stays(p, frame, false),
+        }
     }
 
     /// Takes the page of `frame` out of every entry that shows it, if it may leave.

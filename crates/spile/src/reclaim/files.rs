@@ -11,10 +11,10 @@ use super::lru::{BATCH, Policy as _};
 use super::rmap::Home;
 use super::{Pressed, Reclaimer};
 use crate::addr::{FrameId, PAGE};
-use crate::backing::{Claim, File, Left, Unwritten};
+use crate::backing::{Claim, File, Left, Started, Unwritten, Writes};
 use crate::frame::{self, Frame};
 use crate::paging::{Hidden, Owed};
-use crate::platform::Store;
+use crate::platform::{Store, Transfer};
 use crate::wait;
 use core::ops::Range;
 use spile_sync::atomic::Ordering;
@@ -42,9 +42,9 @@ impl<P: Pressed> Reclaimer<P> {
         let may_leave = is_alone && (even_used || !seen.accessed) && !seen.kept;
         let (is_dirty, takes_writes) = (file.is_dirty(page), file.takes_writes());
         if may_leave && is_dirty && takes_writes {
-            let held = file.begin_write(p, page)?;
-            let entries = hide_or_clean(p, &file, page, &held, owed);
-            return Some(Leaving { to: To::Store(file, page), held, entries });
+            let write = file.begin_write(p, page)?;
+            let entries = hide_or_clean(p, &file, page, frame, owed);
+            return Some(Leaving { to: To::Store(write), held, entries });
         }
         let claim = match is_dirty && may_leave && file.store().is_none() {
             true => self.area.claim(&held, p),
@@ -64,6 +64,20 @@ impl<P: Pressed> Reclaimer<P> {
             None => To::File(file, page),
         };
         Some(Leaving { to, held, entries })
+    }
+
+    /// Lets `page` of `file` leave, which the store has, if nobody has found it since it was hidden.
+    pub(super) fn evict_held(&self, p: &P, file: &File<P>, page: u64, held: Frame<'_, P>) -> Left {
+        if file.evict_held(p, page, held) { Left::Gone } else { Left::Kept }
+    }
+
+    /// The same of one whose write was started. If that is over it has arrived.
+    pub(super) fn written(started: &Started<P>) -> Left {
+        match started.how {
+            Transfer::Started => Left::Writing,
+            Transfer::Done if started.file.evict(started.page) => Left::Gone,
+            Transfer::Done | Transfer::Failed => Left::Kept,
+        }
     }
 
     /// Lets the page that is in `held`, a file's, be in the slot, and written there, if nobody has found it since it was hidden.
@@ -94,12 +108,12 @@ impl<P: Pressed> Reclaimer<P> {
     }
 }
 
-/// Lets no CPU write `page`, which is in `held`, without a fault, when `owed` is flushed, nor read it where it can be hidden. How many entries showed it. What somebody besides programs may
+/// Lets no CPU write `page`, which is in `frame`, without a fault, when `owed` is flushed, nor read it where it can be hidden. How many entries showed it. What somebody besides programs may
 /// write is dirty again at once.
-fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, held: &Frame<'_, P>, owed: &mut Owed<P>) -> usize {
+fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, owed: &mut Owed<P>) -> usize {
     let mut entries = 0;
     if !seeded!("write-what-is-written") {
-        file.links().visit(p, page, |tables, at| match tables.hide_or_clean(p, at, held.id(), owed) {
+        file.links().visit(p, page, |tables, at| match tables.hide_or_clean(p, at, frame, owed) {
             Hidden::Wholly => entries += 1,
             Hidden::InUse => file.set_dirty(page),
             Hidden::Not => {}
@@ -108,10 +122,10 @@ fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, held: &Frame<'_, 
     entries
 }
 
-/// Lets no CPU write `page`, which is in `held`, without a fault, when `owed` is flushed.
-fn clean<P: Pressed>(p: &P, file: &File<P>, page: u64, held: &Frame<'_, P>, owed: &mut Owed<P>) {
+/// Lets no CPU write `page`, which is in `frame`, without a fault, when `owed` is flushed.
+fn clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, owed: &mut Owed<P>) {
     if !seeded!("write-what-is-written") {
-        file.links().visit(p, page, |tables, at| tables.clean(p, at, held.id(), owed));
+        file.links().visit(p, page, |tables, at| tables.clean(p, at, frame, owed));
     }
 }
 
@@ -142,18 +156,17 @@ impl<P: Pressed> File<P> {
     /// waited for.
     fn write_some(&self, p: &P, pages: Range<u64>) -> u64 {
         let mut owed = Owed::new();
-        let mut begun = [const { None }; BATCH];
-        let (mut next, mut some) = (pages.start, 0);
-        while some < BATCH {
+        let mut writes = Writes::<P, BATCH>::new();
+        let mut next = pages.start;
+        while writes.count() < BATCH {
             let Some(page) = self.next_dirty(next..pages.end) else {
                 next = pages.end;
                 break;
             };
-            if let Some(held) = self.begin_write(p, page) {
-                clean(p, self, page, &held, &mut owed);
-                begun[some] = Some((page, held));
-                some += 1;
-            } else if some > 0 {
+            if let Some(write) = self.begin_write(p, page) {
+                clean(p, self, page, write.frame(), &mut owed);
+                writes.add(write);
+            } else if writes.count() > 0 {
                 // Nobody is waited for with writes that have begun.
                 break;
             } else {
@@ -163,10 +176,27 @@ impl<P: Pressed> File<P> {
             next = page + 1;
         }
         owed.flush(p);
-        for (page, held) in begun.into_iter().flatten() {
-            _ = self.write(page, held);
-        }
+        // What failed is counted.
+        writes.start(|_| ());
         next
+    }
+
+    /// Lets `pages` leave memory, used or not, which nobody has but the file, entries that show them and a slot; what was written is written first. What could not be stays; whose write takes time
+    /// leaves when it is its turn. Never sleeps, but for what the store does.
+    pub fn send_out(&self, pages: Range<u64>) {
+        let p = self.platform();
+        let reclaimer = p.reclaimer();
+        reclaimer.evicting(p, |done| {
+            let (mut batch, mut found) = ([None; BATCH], 0);
+            self.each_frame(pages, |frame| {
+                batch[found] = Some(frame);
+                found = (found + 1) % BATCH;
+                if found == 0 {
+                    reclaimer.batch(p, core::mem::take(&mut batch), true, done);
+                }
+            });
+            reclaimer.batch(p, batch, true, done);
+        });
     }
 
     /// Lets the file be `len` bytes long. If that is shorter, when it returns no CPU uses what lies beyond, faults there are refused, nothing of it, nor of the last page, is being written to the store,

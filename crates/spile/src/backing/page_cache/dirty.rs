@@ -7,6 +7,7 @@
 //! fault makes it dirty again. So a change that the write may have missed is noted.
 
 use super::{DIRTY, File, HERE, LEAVING, LOST, WRITING, decode_frame};
+use crate::addr::FrameId;
 use crate::frame::{self, Frame};
 use crate::platform::{Platform, Store, Transfer};
 use crate::reclaim::sealed::Reclaim;
@@ -28,6 +29,92 @@ impl fmt::Display for Unwritten {
 }
 
 impl core::error::Error for Unwritten {}
+
+/// A write of a page that has begun: the page is clean, and being written.
+pub(crate) struct Write<'m, P: Platform> {
+    file: File<P>,
+    page: u64,
+    held: Frame<'m, P>,
+}
+
+/// How a write was started.
+pub(crate) struct Started<P: Platform> {
+    pub(crate) file: File<P>,
+    pub(crate) page: u64,
+    /// Where the page is, on which nobody has a hold for this.
+    pub(crate) frame: FrameId,
+    pub(crate) how: Transfer,
+}
+
+/// Writes that have begun, and are started together: `N` at most.
+pub(crate) struct Writes<'m, P: Platform, const N: usize> {
+    begun: [Option<Write<'m, P>>; N],
+    count: usize,
+}
+
+impl<P: Platform> Write<'_, P> {
+    /// The frame that is written.
+    pub(crate) fn frame(&self) -> FrameId {
+        self.held.id()
+    }
+
+    /// Whether `next` is of the page after this one.
+    fn is_before(&self, next: &Self) -> bool {
+        self.page + 1 == next.page && self.file.id() == next.file.id()
+    }
+
+    /// Its store has answered.
+    fn started(self, how: Transfer) -> Started<P> {
+        let Self { file, page, held } = self;
+        let frame = held.id();
+        drop(held);
+        if how != Transfer::Started {
+            file.end_write(page, how == Transfer::Done);
+        }
+        Started { file, page, frame, how }
+    }
+}
+
+impl<'m, P: Platform, const N: usize> Writes<'m, P, N> {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self { begun: [const { None }; N], count: 0 }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// And this one. There is room for it.
+    pub(crate) fn add(&mut self, write: Write<'m, P>) {
+        self.begun[self.count] = Some(write);
+        self.count += 1;
+    }
+
+    /// Starts them, those of adjacent pages of a file by one call of its store. Never sleeps. `over` hears how each went.
+    pub(crate) fn start(mut self, mut over: impl FnMut(Started<P>)) {
+        let begun = &mut self.begun[..self.count];
+        begun.sort_unstable_by_key(|write| write.as_ref().map(|write| (write.file.id(), write.page)));
+        for run in begun.chunk_by_mut(|a, b| a.as_ref().zip(b.as_ref()).is_some_and(|(a, b)| a.is_before(b))) {
+            Self::start_run(run, &mut over);
+        }
+    }
+
+    /// Starts those of adjacent pages.
+    fn start_run(run: &mut [Option<Write<'m, P>>], over: &mut impl FnMut(Started<P>)) {
+        let Some((file, first)) = run[0].as_ref().map(|write| (write.file.clone(), write.page)) else { return };
+        let (mut frames, count) = ([FrameId(0); N], run.len());
+        frames.iter_mut().zip(run.iter().flatten()).for_each(|(frame, write)| *frame = write.frame());
+        let mut writes = run.iter_mut().filter_map(Option::take);
+        let answer = |how| over(writes.next().expect("one answer for each page").started(how));
+        match file.store() {
+            // SAFETY: (1) of each: the file's, which has a hold until it is written.
+            Some(store) => unsafe { store.start_writes(&file, first, &frames[..count], answer) },
+            None => (0..count).map(|_| Transfer::Failed).for_each(answer),
+        }
+    }
+}
 
 impl<P: Platform> File<P> {
     /// `page`, which is in memory and about to be writable somewhere, differs from the store. Where it becomes writable in an entry, under the lock of that
@@ -78,9 +165,9 @@ impl<P: Platform> File<P> {
         found
     }
 
-    /// `page` is clean, and being written, if it was dirty and nobody writes it. A hold on its frame. The caller sees to it that every CPU faults before it
-    /// writes the page again, and then [`write`](Self::write)s it.
-    pub(crate) fn begin_write<'m>(&self, p: &'m P, page: u64) -> Option<Frame<'m, P>> {
+    /// `page` is clean, and being written, if it was dirty and nobody writes it. The caller sees to it that every CPU faults before it writes the page again, and then
+    /// [starts](Writes::start) it.
+    pub(crate) fn begin_write<'m>(&self, p: &'m P, page: u64) -> Option<Write<'m, P>> {
         let (table, i) = self.slot(page, false)?;
         loop {
             let raw = frame::table(p, table).load(i);
@@ -90,27 +177,12 @@ impl<P: Platform> File<P> {
             // Before it is being written: when that is over, the file's own may go.
             let held = if raw & LEAVING == 0 { self.hold(p, table, i, raw) } else { None };
             let begun = held.filter(|_| frame::table(p, table).exchange(i, raw, raw & !DIRTY | WRITING).is_ok());
-            if begun.is_some() {
+            if let Some(held) = begun {
                 P::Reclaim::transfer_begins(p);
-                return begun;
+                return Some(Write { file: self.clone(), page, held });
             }
             p.relax();
         }
-    }
-
-    /// Starts to write `page`, whose write was begun, from `frame`. Never sleeps. How that went.
-    pub(crate) fn write(&self, page: u64, frame: Frame<'_, P>) -> Transfer {
-        let Some(store) = self.store() else {
-            self.end_write(page, false);
-            return Transfer::Failed;
-        };
-        // SAFETY: (1) the file's, which has a hold until it is written.
-        let transfer = unsafe { store.start_write(self, page, frame.id()) };
-        drop(frame);
-        if transfer != Transfer::Started {
-            self.end_write(page, transfer == Transfer::Done);
-        }
-        transfer
     }
 
     /// `page` is written, if `ok`, or stays dirty.

@@ -23,6 +23,7 @@ mod cut;
 mod dirty;
 
 pub use dirty::Unwritten;
+pub(crate) use dirty::{Started, Write, Writes};
 
 use crate::addr::{FrameId, PAGE};
 use crate::backing::Window;
@@ -433,6 +434,15 @@ impl<P: Platform> File<P> {
         self.each_cached(pages, |page, raw| {
             if raw & HERE != 0 || away::is_away::<P>(raw) {
                 each(page, raw & DIRTY != 0);
+            }
+        });
+    }
+
+    /// Calls `each` with the frame of every page of `pages` that is in memory, with nothing locked.
+    pub(crate) fn each_frame(&self, pages: Range<u64>, mut each: impl FnMut(FrameId)) {
+        self.each_cached(pages, |_, raw| {
+            if raw & HERE != 0 {
+                each(decode_frame(raw));
             }
         });
     }
