@@ -32,6 +32,7 @@
 
 mod cpu;
 mod frames;
+mod in_use;
 mod machine;
 mod mmu;
 mod rcu;
@@ -43,6 +44,7 @@ mod watch;
 
 pub use cpu::{Cpu, User};
 pub use frames::{Failures, Uses};
+pub use in_use::InUse;
 pub use machine::Pin;
 pub use mmu::Flush;
 pub use rcu::{Section, SimRcu};

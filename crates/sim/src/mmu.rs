@@ -11,7 +11,7 @@ use crate::Sim;
 use crate::tlb::Entry;
 use crate::watch::page_of;
 use spile::paging::{BITS, LEVELS, Pte};
-use spile::{Access, FrameId, Mmu, PAGE_SHIFT, Range, SpaceId, TABLE_END};
+use spile::{Access, FrameId, Mmu, PAGE_SHIFT, Range, Refused, SpaceId, TABLE_END};
 
 /// Present, writable, a program's, accessed.
 const TABLE: u64 = 0x27;
@@ -137,6 +137,15 @@ unsafe impl Mmu for Sim {
         let cpu = self.lanes().cpu();
         self.lanes().watch.check(|state| ((), state.commit(cpu, space, at, old, new)));
         self.lanes().stall();
+    }
+
+    unsafe fn leave(&self, space: SpaceId, at: u64, old: Pte) -> Result<(), Refused> {
+        if self.lanes().watch.state().in_use.contains(&old.frame) {
+            return Err(Refused::Busy);
+        }
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, Some(old), None) };
+        Ok(())
     }
 
     fn issue(&self, space: SpaceId, range: Range) -> Flush {

@@ -178,6 +178,8 @@ pub(crate) struct State {
     open: Vec<Open>,
     flushes: u64,
     pub(crate) counts: Counts,
+    /// What somebody besides programs has.
+    pub(crate) in_use: Vec<FrameId>,
     events: VecDeque<Event>,
     /// A rule was broken: what follows means nothing.
     pub(crate) broken: bool,
@@ -194,6 +196,7 @@ impl Watch {
             cpus: (0..cpus).map(|_| CpuState::default()).collect(),
             debts: Vec::new(),
             open: Vec::new(),
+            in_use: Vec::new(),
             flushes: 0,
             counts: Counts::default(),
             events: VecDeque::new(),

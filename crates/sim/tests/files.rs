@@ -443,6 +443,37 @@ fn advice_is_followed<L: Locking>() {
     sim.finish();
 }
 
+/// What a device may write, of which the core does not know, is written as it is, and stays until the device has it no more: then it is written again.
+fn what_others_may_write_stays<L: Locking>() {
+    let sim = Sim::builder().swap(8).build();
+    let mm = space::<L>(&sim);
+    let (content, file) = numbered(&sim, 2);
+    {
+        let cpu = sim.cpu(0);
+        let user = cpu.enter(&mm);
+        map(&user, pages(0, 2), &file, 0, Flags::SHARED);
+        user.map(Place::At(pages(10, 1)), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+        [0, 1, 10].iter().for_each(|n| user.store(at(*n), 7).unwrap());
+        let used = [0, 10].map(|n| sim.give_away(&mm, at(n)).unwrap());
+        (0..4).for_each(|_| _ = sim.cpu(1).reclaim(10));
+        let is_here = |n: u64| mm.page_table().peek(&sim, at(n)).is_some();
+        assert_eq!([0, 1, 10].map(is_here), [true, false, true]);
+        let stored = || {
+            cpu.call(|| file.flush(1..2)).unwrap();
+            content.durable()[0]
+        };
+        assert_eq!((stored(), file.is_dirty(0), file.dirty_pages()), (7, true, 1), "it is written, and may differ since");
+        used.iter().for_each(|used| used.write(8));
+        assert_eq!([0, 10].map(|n| user.load(at(n))), [Ok(8), Ok(8)]);
+        drop(used);
+        (0..4).for_each(|_| _ = sim.cpu(1).reclaim(10));
+        assert_eq!(([0, 1, 10].map(is_here), file.dirty_pages(), stored()), ([false; 3], 0, 8));
+        assert_eq!([0, 1, 10].map(|n| user.load(at(n))), [Ok(8), Ok(7), Ok(8)]);
+    }
+    drop((mm, file));
+    sim.finish();
+}
+
 /// Pages that are cold leave before those that were used.
 fn cold_pages_leave_first<L: Locking>() {
     let sim = Sim::builder().swap(0).build();
@@ -846,6 +877,7 @@ spile::test_each_design! {
     transfers_of_what_is_lost => transfers_of_what_is_lost;
     contents_change_elsewhere => contents_change_elsewhere;
     advice_is_followed => advice_is_followed;
+    what_others_may_write_stays => what_others_may_write_stays;
     cold_pages_leave_first => cold_pages_leave_first;
     locked_pages_stay => locked_pages_stay;
     more_is_written_than_there_is_memory => more_is_written_than_there_is_memory;
@@ -866,6 +898,8 @@ fn controls() {
         ("flush-without-sync", "vma_refcount::what_was_flushed_is_durable"),
         ("flush-without-waiting", "vma_refcount::what_was_flushed_is_durable"),
         ("write-what-is-written", "vma_refcount::all_mappings_are_found"),
+        ("leave-what-is-in-use", "vma_refcount::what_others_may_write_stays"),
+        ("written-for-good", "vma_refcount::what_others_may_write_stays"),
         ("tail-of-what-is-away", "shared::vma_refcount::its_end_is_zeros"),
         ("lost-and-in-a-slot", "shared::vma_refcount::it_is_lost_while_it_is_away"),
     ]);

@@ -33,7 +33,7 @@ impl<P: Platform> PageTable<P> {
     /// Tells that an evictor has emptied the entry of `at`, whose table it has locked. Whether the page may leave.
     pub(super) fn leave(&self, p: &P, at: u64, old: Pte) -> bool {
         // SAFETY: (1) as every caller in this module has; (2) the entry was this one, and is empty.
-        let leaves = unsafe { p.leave(self.space, at, old) }.is_ok();
+        let leaves = unsafe { p.leave(self.space, at, old) }.is_ok() || seeded!("leave-what-is-in-use");
         if leaves {
             self.count(p, Some(old), None);
         }
