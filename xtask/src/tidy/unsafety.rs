@@ -85,7 +85,8 @@ const PLACES: &[&str] = &[
     // The platform of a process: its pages, and traits whose implementors owe memory.
     "crates/linux/src/host/",
     // A signal handler, regions whose faults it has, and a line that it writes.
-    "crates/linux/src/region.rs",
+    "crates/linux/src/region/build.rs",
+    "crates/linux/src/region/mod.rs",
     "crates/linux/src/report.rs",
     "crates/linux/src/signal.rs",
     // A page that nothing may read is looked at.

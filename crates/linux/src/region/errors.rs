@@ -1,0 +1,93 @@
+//! What is said where a region, or an access to one, cannot be had.
+//!
+//! **Guarantee.** Who is told why, is told of which byte, and of the backing's own error if that is why.
+//!
+//! **Mechanism.** A type for each question: [`NoRegion`] to map one, [`Failed`] to touch it, [`Unwritten`] to have it durable.
+
+use super::build::{LEAST, MOST, MOST_AROUND};
+use spile::Denied;
+use std::fmt;
+use std::io;
+
+/// There is no region.
+#[derive(Debug)]
+pub enum NoRegion {
+    /// It would have no bytes, or more than addresses tell apart.
+    Length(u64),
+    /// A window that is no power of two, or of more than [`RegionBuilder::MOST_AROUND`] pages.
+    Window(u32),
+    /// A budget of less than [`RegionBuilder::LEAST`] bytes.
+    Budget(u64),
+    /// The kernel refused something that it needs.
+    Kernel(&'static str, io::Error),
+    /// The pager has no memory for its tables.
+    NoMemory,
+}
+
+impl fmt::Display for NoRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(len) => write!(f, "a region of {len} bytes: it takes 1 at least, and {MOST} at most"),
+            Self::Window(pages) => write!(f, "a window of {pages} pages: it takes a power of two, {MOST_AROUND} at most"),
+            Self::Budget(bytes) => write!(f, "a budget of {bytes} bytes: a region takes {LEAST} at least"),
+            Self::Kernel(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::NoMemory => f.write_str("the pager has no memory for the region's tables"),
+        }
+    }
+}
+
+impl std::error::Error for NoRegion {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Kernel(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An access that cannot be had.
+#[derive(Debug)]
+pub struct Failed {
+    /// Which byte of the region.
+    pub at: u64,
+    /// Why not, as the core says it.
+    pub why: Denied,
+    /// The backing's last error, if that is why.
+    pub error: Option<io::Error>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.why {
+            Denied::Unmapped => "is not of the region",
+            Denied::Protected => "may not be written",
+            Denied::Bus => "cannot be had from the backing",
+            Denied::NoMemory => "finds no memory: what is there cannot leave",
+        };
+        write!(f, "byte {} {why}", self.at)?;
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.as_ref().map(|error| error as _)
+    }
+}
+
+/// Not all of a region is durable; what could not be written is in memory still, and can be flushed again.
+#[derive(Debug)]
+pub struct Unwritten(pub Option<io::Error>);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        spile::backing::Unwritten.fmt(f)?;
+        self.0.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+impl std::error::Error for Unwritten {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_ref().map(|error| error as _)
+    }
+}

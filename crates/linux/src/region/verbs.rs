@@ -1,0 +1,124 @@
+//! What is done with a region's pages: they are brought, written back, let go, and taken away.
+//!
+//! **Guarantee.** What was written leaves memory when the backing has it, or is not wanted any more.
+//!
+//! **Mechanism.** The core's verbs, of the file and of the mapping.
+
+use super::build::LEAST;
+use super::{Failed, NoRegion, Region, Unwritten};
+use crate::PAGE;
+use crate::backing::Backing;
+use crate::registry::{self, Visit};
+use crate::working_set::WorkingSet;
+use spile::{Access, Locking, Prot};
+use std::io;
+use std::ops::Range;
+
+impl<B: Backing, L: Locking> Region<B, L> {
+    /// Brings what is missing of `bytes`, so that no access there has to wait, for now: before it is handed to code that may not take a signal. More than the budget it does not hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: what lies before is there.
+    pub fn prefetch(&self, bytes: Range<u64>) -> Result<(), Failed> {
+        let _visit = Visit::begin();
+        for page in self.pages_of(&bytes) {
+            self.served.fault(self.memory.at(page), Access::Read).map_err(|why| self.failed(page * PAGE, why))?;
+        }
+        Ok(())
+    }
+
+    /// Writes back what was written, and waits until the backing says that it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`].
+    pub fn flush(&self) -> Result<(), Unwritten> {
+        let _visit = Visit::begin();
+        self.flush_pages(self.pages())
+    }
+
+    fn flush_pages(&self, pages: Range<u64>) -> Result<(), Unwritten> {
+        self.served.file.flush(pages).map_err(|_| Unwritten(self.served.contents().take_error()))
+    }
+
+    /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
+    pub fn evict(&self, bytes: Range<u64>) {
+        let _visit = Visit::begin();
+        self.served.file.send_out(self.pages_of(&bytes));
+    }
+
+    /// From now on it may show so many bytes, of the pager's budget; what is too much leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRegion::Budget`].
+    pub fn set_budget(&self, bytes: Option<u64>) -> Result<(), NoRegion> {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST) {
+            return Err(NoRegion::Budget(bytes));
+        }
+        let _visit = Visit::begin();
+        self.served.mm.set_limit(bytes.map(|bytes| bytes / PAGE));
+        Ok(())
+    }
+
+    /// What is in `bytes` is not wanted any more, whole pages of it: it is taken out of memory, without being written, and the backing is told. What is read there next is what the
+    /// backing says. Waits for all faults that are under way, as the end of a region does.
+    pub fn discard(&mut self, bytes: Range<u64>) {
+        let pages = bytes.start.div_ceil(PAGE)..if bytes.end >= self.len { self.pages().end } else { bytes.end / PAGE };
+        if !pages.is_empty() {
+            self.take_out(pages.clone());
+            self.served.contents().discard(pages);
+        }
+    }
+
+    /// Whether the pages of `bytes` may be written, from now on.
+    ///
+    /// # Errors
+    ///
+    /// The core's: it was mapped to be read, or what is there was unmapped, or there is no memory for another mapping.
+    pub fn protect(&mut self, bytes: Range<u64>, is_writable: bool) -> Result<(), spile::Error> {
+        let _visit = Visit::begin();
+        let prot = if is_writable { Prot::RW } else { Prot::R };
+        self.served.mm.protect(self.range_of(&bytes)?, prot)
+    }
+
+    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](OnFailure). Waits for all faults that are under way, as the end of a region does.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`]: nothing was unmapped.
+    pub fn unmap(&mut self, bytes: Range<u64>) -> Result<(), Unwritten> {
+        let pages = self.pages_of(&bytes);
+        let Ok(range) = self.range_of(&bytes) else { return Ok(()) };
+        {
+            let _visit = Visit::begin();
+            self.flush_pages(pages.clone())?;
+            self.served.mm.unmap(range).map_err(|_| Unwritten(Some(io::ErrorKind::OutOfMemory.into())))?;
+        }
+        self.take_out(pages);
+        Ok(())
+    }
+
+    /// Nothing of `pages` stays in memory, and none is shown, also of what an evictor has left.
+    pub(super) fn take_out(&self, pages: Range<u64>) {
+        let at = self.memory.at(pages.start)..self.memory.at(pages.end);
+        {
+            let _visit = Visit::begin();
+            self.served.file.invalidate(pages);
+        }
+        // Evictors may have a frame of it, which they give back.
+        registry::wait_for_visits();
+        self.served.mm.platform().forget(&at);
+    }
+
+    /// Brings pages in this order, as far as they are of the region: what [`recorded`](Self::recorded) gave, another time. As [`prefetch`](Self::prefetch), of each.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`]: those before it are there.
+    pub fn replay(&self, set: &WorkingSet) -> Result<(), Failed> {
+        let pages = set.pages().iter().filter(|page| self.pages().contains(page));
+        pages.map(|page| page * PAGE).try_for_each(|at| self.prefetch(at..at + 1))
+    }
+}
