@@ -69,7 +69,7 @@ pub use door::{Door, Reason, Rights, Shut};
 pub use latency::Latency;
 pub use pager::{Builder, NoPager, Pager, Usage};
 pub use probe::{Engine, Refused, Report, probe};
-pub use region::{Failed, NoRegion, OnFailure, Region, RegionBuilder, Unwritten};
+pub use region::{Failed, NoPin, NoRegion, OnFailure, Pinned, PinnedMut, PinnedPtr, Region, RegionBuilder, Unwritten};
 pub use signal::thread_can_fault;
 pub use status::Status;
 pub use stopped::{Call, Cause, Stopped};

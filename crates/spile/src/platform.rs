@@ -393,6 +393,21 @@ pub unsafe trait Mmu {
         Ok(())
     }
 
+    /// Called instead, before an entry passes no writes any more because its page is about to be written back. As provided it is [`commit`](Self::commit), and refuses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: somebody writes the page there who may not fault. Nothing changed: it stays writable, and dirty, and what is written back is what it is by then.
+    ///
+    /// # Safety
+    ///
+    /// As [`admit`](Self::admit).
+    unsafe fn clean(&self, space: SpaceId, at: u64, old: Pte, new: Pte) -> Result<(), Refused> {
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, Some(old), Some(new)) };
+        Ok(())
+    }
+
     /// Begins to make every CPU forget its translations of `range`: flushes this one, notes it for the others.
     fn issue(&self, space: SpaceId, range: Range) -> Self::Flush;
 

@@ -87,6 +87,7 @@ const PLACES: &[&str] = &[
     // A signal handler, regions whose faults it has, and a line that it writes.
     "crates/linux/src/region/build.rs",
     "crates/linux/src/region/mod.rs",
+    "crates/linux/src/region/pin.rs",
     "crates/linux/src/report.rs",
     "crates/linux/src/signal.rs",
     // A page that nothing may read is looked at.

@@ -22,6 +22,7 @@ mod lanes;
 mod leaving;
 mod left;
 mod memory;
+mod pins;
 mod place;
 mod show;
 mod sleep;
@@ -31,6 +32,7 @@ pub use contents::Contents;
 pub use errands::Errands;
 pub use lanes::{LANES, here, lock};
 pub use memory::Memory;
+pub use pins::{Pins, most_of, reserve};
 
 use crate::{Engine, PAGE, Uffd};
 use drop_pages::Advised;
@@ -62,6 +64,7 @@ pub struct Parts {
     free: Lanes,
     left: Left,
     leaving: Leaving,
+    pins: Pins,
     stash: Stash,
     tables: Memory,
     free_tables: Lanes,
@@ -96,6 +99,7 @@ impl Host {
             free: Lanes::new(all as usize, 1..all),
             left: Left::new(all as usize),
             leaving: Leaving::new(),
+            pins: Pins::new(all as usize),
             stash: Stash::new(&uffd, u64::from(all))?,
             tables: Memory::new(u64::from(tables) * PAGE)?,
             free_tables: Lanes::new(tables as usize, 0..tables),
@@ -112,6 +116,16 @@ impl Host {
     /// The descriptor.
     pub fn uffd(&self) -> &Uffd {
         &self.0.uffd
+    }
+
+    /// Which pages stay where they are.
+    pub fn pins(&self) -> &Pins {
+        &self.0.pins
+    }
+
+    /// Whether the page of `frame` is at `at`, and may be written there. By who has it pinned to be written, and has had the lock of its table since.
+    pub fn is_writable(&self, frame: FrameId, at: u64) -> bool {
+        self.0.places[frame.0 as usize].get() == place::Where::Shown { at, is_protected: false }
     }
 
     /// How many frames there are.

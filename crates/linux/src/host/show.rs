@@ -234,6 +234,9 @@ unsafe impl Mmu for Host {
 
     unsafe fn leave(&self, _: SpaceId, at: u64, old: Pte) -> Result<(), Refused> {
         let Some(old) = shown(Some(old)) else { return Ok(()) };
+        if self.0.pins.has(old.frame) {
+            return Err(Refused::Busy);
+        }
         if old.frame == super::ZEROS {
             self.hide(at, old);
         } else if old.prot.has(Prot::W) {
@@ -243,6 +246,10 @@ unsafe impl Mmu for Host {
             self.0.left.add(at, old.frame.0);
         }
         Ok(())
+    }
+
+    unsafe fn clean(&self, _: SpaceId, at: u64, old: Pte, new: Pte) -> Result<(), Refused> {
+        if self.0.pins.is_written(old.frame) { Err(Refused::Busy) } else { self.change(at, Some(old), Some(new)) }
     }
 
     fn issue(&self, _: SpaceId, _: Range) {}

@@ -81,7 +81,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
         Errands::during(copy)
     }
 
-    fn within(&self, at: u64, len: usize) -> Result<(), Failed> {
+    pub(super) fn within(&self, at: u64, len: usize) -> Result<(), Failed> {
         let is_within = at <= self.len && len as u64 <= self.len - at;
         if is_within { Ok(()) } else { Err(self.failed(self.len.max(at), Denied::Unmapped)) }
     }

@@ -13,6 +13,7 @@ use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
 use spile::backing::File;
 use spile::{Attr, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
+use spile_sync::atomic::AtomicU64;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
@@ -112,7 +113,14 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         if let Some(bytes) = self.budget {
             mm.set_limit(Some(bytes / PAGE));
         }
-        let served = Arc::new(Served { mm, file, on_failure: self.on_failure, start: memory.at(0), faults: Meter::default() });
+        let served = Arc::new(Served {
+            mm,
+            file,
+            on_failure: self.on_failure,
+            start: memory.at(0),
+            faults: Meter::default(),
+            pinned: AtomicU64::new(0),
+        });
         let region = Region {
             served: ManuallyDrop::new(served),
             backing,

@@ -91,3 +91,39 @@ impl std::error::Error for Unwritten {
         self.0.as_ref().map(|error| error as _)
     }
 }
+
+/// Pages that cannot be pinned.
+#[derive(Debug)]
+pub enum NoPin {
+    /// So few would be left for others: so many bytes can be pinned now.
+    Budget(u64),
+    /// They cannot be had, or not be written.
+    Failed(Failed),
+}
+
+impl From<Failed> for NoPin {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl fmt::Display for NoPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Budget(bytes) => write!(
+                f,
+                "more than the {bytes} bytes that can be pinned now: pin less, let go of others, or have a larger budget"
+            ),
+            Self::Failed(failed) => failed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NoPin {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Budget(_) => None,
+            Self::Failed(failed) => failed.source(),
+        }
+    }
+}

@@ -10,10 +10,12 @@ mod access;
 mod build;
 mod errors;
 mod look;
+mod pin;
 mod verbs;
 
 pub use build::{OnFailure, RegionBuilder};
-pub use errors::{Failed, NoRegion, Unwritten};
+pub use errors::{Failed, NoPin, NoRegion, Unwritten};
+pub use pin::{Pinned, PinnedMut, PinnedPtr};
 
 use crate::PAGE;
 use crate::backing::Backing;
@@ -24,6 +26,7 @@ use crate::report;
 use spile::backing::File;
 use spile::{Access, Denied, Locking, Mm, VmaRefcount};
 use spile_rcu::Global;
+use spile_sync::atomic::AtomicU64;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -37,6 +40,8 @@ struct Served<L: Locking> {
     start: u64,
     /// Signals.
     faults: Meter,
+    /// How many pages are pinned.
+    pinned: AtomicU64,
 }
 
 impl<L: Locking> Served<L> {

@@ -84,6 +84,11 @@ impl Asking {
     pub fn numbered(pages: u64) -> Self {
         let kept = Kept::new(pages);
         (0..pages).for_each(|page| kept.set(page, page + 1));
+        Self::new(kept)
+    }
+
+    /// Those.
+    pub fn new(kept: Kept) -> Self {
         Self { kept, fill: Box::new(|_, _| Ok(())), write: Box::new(|_, _| Ok(())) }
     }
 

@@ -40,6 +40,13 @@ impl<P: Platform> PageTable<P> {
         leaves
     }
 
+    /// Asks before the entry of `at`, whose table the caller has locked, passes no writes any more, for its page is about to be written back. Whether it may.
+    #[cfg(feature = "file")]
+    pub(super) fn may_clean(&self, p: &P, at: u64, old: Pte, new: Pte) -> bool {
+        // SAFETY: (1) and (2) as above.
+        unsafe { p.clean(self.space, at, old, new) }.is_ok()
+    }
+
     #[inline]
     fn count(&self, p: &P, old: Option<Pte>, new: Option<Pte>) {
         match (is_counted(p, old), is_counted(p, new)) {

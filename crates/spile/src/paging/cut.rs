@@ -15,14 +15,14 @@ use alloc::sync::Arc;
 use spile_rcu::Rcu;
 use spile_sync::{order, seeded};
 
-/// What became of an entry that shows a page which is about to be written.
+/// What became of an entry that shows a page which is about to be written back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hidden {
     /// It does not show it; or it is kept, and read-only.
     Not,
     /// It is empty.
     Wholly,
-    /// Somebody besides the program has the page, and may write it: it is read-only for the program.
+    /// Somebody besides the program has the page, and may write it: it is read-only for the program, if who has it bears that.
     InUse,
 }
 
@@ -45,14 +45,14 @@ impl<P: Platform> PageTable<P> {
     }
 
     /// Lets no CPU write through the entry of `at`, if it shows `frame`, when `owed` is flushed: the next write is a fault. Also through one that others have
-    /// just taken away.
-    pub(crate) fn clean(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, owed: &mut Owed<P>) {
+    /// just taken away. What came of it: where somebody writes the page who may not fault, it stays writable.
+    pub(crate) fn clean(self: &Arc<Self>, p: &P, at: u64, frame: FrameId, owed: &mut Owed<P>) -> Hidden {
         owed.make_room_for(p, self);
         let _section = p.rcu().read();
-        if let Some((locked, _)) = self.surely_showing(p, at, frame) {
-            self.protect_entry(p, &locked, at, owed);
-        }
+        let found = self.surely_showing(p, at, frame);
+        let hidden = found.map_or(Hidden::Not, |(locked, _)| self.protect_entry(p, &locked, at, owed));
         owed.settle(self, Range::page_of(at));
+        hidden
     }
 
     /// Empties the entry of `at`, if it shows `frame` and is not kept, as [`hide`](Self::hide) does; else does as [`clean`](Self::clean). What came of it.
@@ -63,7 +63,7 @@ impl<P: Platform> PageTable<P> {
         if let Some((locked, i)) = self.surely_showing(p, at, frame) {
             let raw = locked.raw(i);
             if locked.is_kept(i) {
-                self.protect_entry(p, &locked, at, owed);
+                hidden = self.protect_entry(p, &locked, at, owed);
             } else if shown(p, locked.empty(i)).is_some_and(|old| self.leave(p, at, old)) {
                 owed.changed(self, Range::page_of(at));
                 hidden = Hidden::Wholly;
@@ -77,14 +77,16 @@ impl<P: Platform> PageTable<P> {
         hidden
     }
 
-    /// Lets no CPU write through the entry of `at`, whose table is locked.
-    fn protect_entry(self: &Arc<Self>, p: &P, locked: &Locked<'_, P>, at: u64, owed: &mut Owed<P>) {
+    /// Lets no CPU write through the entry of `at`, whose table is locked, if the platform does.
+    fn protect_entry(self: &Arc<Self>, p: &P, locked: &Locked<'_, P>, at: u64, owed: &mut Owed<P>) -> Hidden {
         let (i, read_only) = (index(at, 0), |now: Pte| Pte { dirty: false, ..now.with_prot(now.prot.without(Prot::W)) });
-        if let Some(old) = locked.get(i).filter(|old| old.prot.has(Prot::W)) {
-            self.commit(p, at, Some(old), Some(read_only(old)));
-            locked.edit(i, read_only);
-            owed.changed(self, Range::page_of(at));
+        let Some(old) = locked.get(i).filter(|old| old.prot.has(Prot::W)) else { return Hidden::Not };
+        if !self.may_clean(p, at, old, read_only(old)) {
+            return Hidden::InUse;
         }
+        locked.edit(i, read_only);
+        owed.changed(self, Range::page_of(at));
+        Hidden::Not
     }
 
     /// Empties the entry of `at`, if it shows `frame`, be it kept or not: the page is lost. Its hold on the frame is the caller's then. When `owed` is

@@ -123,10 +123,14 @@ fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, o
     entries
 }
 
-/// Lets no CPU write `page`, which is in `frame`, without a fault, when `owed` is flushed.
+/// Lets no CPU write `page`, which is in `frame`, without a fault, when `owed` is flushed. What somebody writes who may not fault is dirty again at once.
 fn clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, owed: &mut Owed<P>) {
     if !seeded!("write-what-is-written") {
-        file.links().visit(p, page, |tables, at| tables.clean(p, at, frame, owed));
+        file.links().visit(p, page, |tables, at| {
+            if tables.clean(p, at, frame, owed) == Hidden::InUse {
+                file.set_dirty(page);
+            }
+        });
     }
 }
 
