@@ -80,6 +80,44 @@ fn threads_write_beside_an_evictor() {
     (0..256).for_each(|page| assert_eq!(word(page).load(Relaxed), rounds * 2, "page {page}"));
 }
 
+/// What is handed to other threads.
+const fn is_shared<T: Send + Sync + 'static>() {}
+const _: () = is_shared::<spile_linux::Region<Kept>>();
+const _: () = is_shared::<spile_linux::Pinned<'static>>();
+const _: () = is_shared::<spile_linux::PinnedMut<'static>>();
+const _: () = is_shared::<spile_linux::PinnedPtr<'static>>();
+
+#[test]
+fn threads_share_a_region() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let region = Arc::new(pager.region(Kept::new(256), 256 * PAGE).map().unwrap());
+    let threads = [0, 1].map(|thread| {
+        let region = Arc::clone(&region);
+        std::thread::spawn(move || {
+            for page in (0..256u64).filter(|page| page % 2 == thread) {
+                // SAFETY: (1) a word of this thread's page.
+                unsafe { region.write_shared(page * PAGE + 16, &(page + 7).to_ne_bytes()) }.unwrap();
+                let mut word = [0; 8];
+                region.read_at(page * PAGE + 16, &mut word).unwrap();
+                assert_eq!(
+                    (u64::from_ne_bytes(word), region.pin(page * PAGE..(page + 1) * PAGE).unwrap()[16]),
+                    (page + 7, (page + 7) as u8)
+                );
+                match page % 3 {
+                    0 => region.evict(0..256 * PAGE),
+                    1 => region.flush().unwrap(),
+                    _ => region.prefetch(0..64 * PAGE).unwrap(),
+                }
+                assert!(region.status().shown <= BUDGET);
+            }
+        })
+    });
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    // Nobody else has it any more.
+    let region = Arc::into_inner(region).unwrap();
+    assert!(region.as_slice::<[u64; 512]>().iter().zip(7..).all(|(words, number)| words[2] == number));
+}
+
 #[test]
 fn what_was_wanted_once_is_brought_again_in_that_order() {
     let Some(pager) = pager(BUDGET) else { return };

@@ -85,6 +85,7 @@ const PLACES: &[&str] = &[
     // The platform of a process: its pages, and traits whose implementors owe memory.
     "crates/linux/src/host/",
     // A signal handler, regions whose faults it has, and a line that it writes.
+    "crates/linux/src/region/access.rs",
     "crates/linux/src/region/build.rs",
     "crates/linux/src/region/mod.rs",
     "crates/linux/src/region/pin.rs",

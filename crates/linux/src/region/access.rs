@@ -55,12 +55,26 @@ impl<B: Backing, L: Locking> Region<B, L> {
         Ok(())
     }
 
-    /// The same, of a write.
+    /// The same, of a write. It takes the region alone, as a slice to be written does: where threads share it, [`write_shared`](Self::write_shared).
     ///
     /// # Errors
     ///
     /// [`Failed`]: what lies before is written.
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failed> {
+        // SAFETY: (1) nobody else has the region.
+        unsafe { self.write_shared(at, bytes) }
+    }
+
+    /// The same, of a region that others use meanwhile: who has an `Arc` of it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Safety
+    ///
+    /// (1) As long as this takes nobody reads these bytes of the region, by a slice, a call or a [pointer](Self::as_ptr), nor writes them; and who has a slice of them does not use it any more.
+    pub unsafe fn write_shared(&self, at: u64, bytes: &[u8]) -> Result<(), Failed> {
         self.within(at, bytes.len())?;
         let mut page = [0; PAGE as usize];
         let mut to = at;

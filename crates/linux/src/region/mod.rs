@@ -70,6 +70,10 @@ impl<L: Locking> Serve for Served<L> {
 
 /// Addresses whose pages come from a `B`, and go back there.
 ///
+/// Threads share it by `&` or in an [`Arc`]: slices to read, [`read_at`](Self::read_at), [`prefetch`](Self::prefetch), [`pin`](Self::pin), [`evict`](Self::evict), [`flush`](Self::flush) and all that
+/// it tells are for any number at once. What changes bytes takes it alone (`&mut`), for others may have slices; or is unsafe, and says what its caller sees to
+/// ([`write_shared`](Self::write_shared), [`pin_ptr`](Self::pin_ptr), [`as_ptr`](Self::as_ptr)).
+///
 /// When it is dropped, what was written is written back, and errors of that are lost: [`flush`](Self::flush) first. That waits for all faults that are under way, of any region of the
 /// process, and so for what backings wait for: drop it with no lock held that one takes, and not within a backing. In a child that a fork made nothing is done.
 pub struct Region<B: Backing, L: Locking = VmaRefcount> {
