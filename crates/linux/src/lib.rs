@@ -63,13 +63,14 @@ mod tracked;
 mod trial;
 mod uffd;
 mod watchdog;
+mod workers;
 mod working_set;
 
 pub use door::{Door, Reason, Rights, Shut};
 pub use latency::Latency;
 pub use pager::{Builder, NoPager, Pager, Usage};
 pub use probe::{Engine, Refused, Report, probe};
-pub use region::{Failed, NoPin, NoRegion, OnFailure, Pinned, PinnedMut, PinnedPtr, Region, RegionBuilder, Unwritten};
+pub use region::{Failed, NoPin, NoRegion, OnFailure, Pinned, PinnedMut, PinnedPtr, Prefetch, Region, RegionBuilder, Unwritten};
 pub use signal::thread_can_fault;
 pub use status::Status;
 pub use stopped::{Call, Cause, Stopped};

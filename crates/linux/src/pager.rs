@@ -10,12 +10,14 @@ use crate::host::Host;
 use crate::probe::{Engine, Refused, Report, probe};
 use crate::region::{Region, RegionBuilder};
 use crate::uffd::Features;
+use crate::workers::Workers;
 use crate::{PAGE, signal};
 use spile::reclaim::Pressed;
 use spile::{Locking, VmaRefcount};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Memory for regions, whose faults it handles on the threads that take them.
 ///
@@ -23,6 +25,7 @@ use std::marker::PhantomData;
 pub struct Pager<L: Locking = VmaRefcount> {
     host: Host,
     engine: Engine,
+    workers: Arc<Workers>,
     design: PhantomData<fn() -> L>,
 }
 
@@ -31,6 +34,7 @@ pub struct Pager<L: Locking = VmaRefcount> {
 pub struct Builder<L: Locking = VmaRefcount> {
     budget: u64,
     engine: Option<Engine>,
+    workers: usize,
     design: PhantomData<fn() -> L>,
 }
 
@@ -85,7 +89,7 @@ pub struct Usage {
 
 impl<L: Locking> Default for Builder<L> {
     fn default() -> Self {
-        Self { budget: 256 << 20, engine: None, design: PhantomData }
+        Self { budget: 256 << 20, engine: None, workers: 4, design: PhantomData }
     }
 }
 
@@ -93,7 +97,7 @@ impl Builder {
     /// With a design of the core's.
     #[must_use]
     pub fn design<M: Locking>(self) -> Builder<M> {
-        Builder { budget: self.budget, engine: self.engine, design: PhantomData }
+        Builder { budget: self.budget, engine: self.engine, workers: self.workers, design: PhantomData }
     }
 }
 
@@ -108,6 +112,13 @@ impl<L: Locking> Builder<L> {
     #[must_use]
     pub fn engine(self, engine: Engine) -> Self {
         Self { engine: Some(engine), ..self }
+    }
+
+    /// By how many threads pages are brought beside those that want them ([`Region::prefetch_async`]): so many reads are under way at once. 4 unless said, at least 1; they are started
+    /// when they are wanted first.
+    #[must_use]
+    pub fn workers(self, threads: usize) -> Self {
+        Self { workers: threads.max(1), ..self }
     }
 
     /// Asks the kernel for it.
@@ -134,7 +145,7 @@ impl<L: Locking> Builder<L> {
         let uffd = Door::for_own_faults(features).map_err(|shut| NoPager::Kernel("open a userfaultfd", shut.error))?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;
-        Ok(Pager { host, engine, design: PhantomData })
+        Ok(Pager { host, engine, workers: Arc::new(Workers::new(self.workers)), design: PhantomData })
     }
 }
 
@@ -180,6 +191,10 @@ impl<L: Locking> Pager<L> {
 
     pub(crate) fn host(&self) -> &Host {
         &self.host
+    }
+
+    pub(crate) fn workers(&self) -> &Arc<Workers> {
+        &self.workers
     }
 }
 

@@ -5,6 +5,7 @@
 //! **Mechanism.** One tree of ranges for all pagers of the process (`spile-maple`), whose readers are sections that may sleep (`spile-rcu`'s SRCU): who takes a region away waits for
 //! the visits that may have found it.
 
+use crate::Failed;
 use crate::host::lock;
 use spile::{Access, Denied};
 use spile_maple::{Heap, RangeTree, Span};
@@ -17,6 +18,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub trait Serve: Send + Sync {
     /// Makes an access to `at` possible. May sleep.
     fn serve(&self, at: u64, access: Access) -> Result<(), Denied>;
+
+    /// Brings a page, by number.
+    fn bring(&self, page: u64) -> Result<(), Failed>;
 
     /// It is not: whether the process is to go on as if nobody had handled the signal. Who ends it instead does not return.
     fn failed(&self, at: u64, access: Access, why: Denied);

@@ -53,16 +53,32 @@ pub fn install() -> Result<(), Error> {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_sigbus as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-        // A handler of another signal that touched a region could wait for a lock that this thread has. Those that an instruction raises are let through.
-        libc::sigfillset(&raw mut action.sa_mask);
-        for raised in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
-            libc::sigdelset(&raw mut action.sa_mask, raised);
-        }
+        // A handler of another signal that touched a region could wait for a lock that this thread has.
+        action.sa_mask = others();
         if libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) != 0 {
             return Err(Error::last_os_error());
         }
     }
     Ok(())
+}
+
+/// All signals but those that an instruction raises.
+fn others() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: (1) room for a set, which the first call fills.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        for raised in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
+            libc::sigdelset(set.as_mut_ptr(), raised);
+        }
+        set.assume_init()
+    }
+}
+
+/// From now on this thread, the pager's own, handles no signal that another can.
+pub fn block_others() {
+    // SAFETY: (1) a set; (2) this thread's mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &others(), null_mut()) };
 }
 
 /// Whether this thread lets SIGBUS through. If not, its first fault of a region ends the process: the kernel does not wait.

@@ -124,6 +124,7 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         let region = Region {
             served: ManuallyDrop::new(served),
             backing,
+            workers: Arc::clone(self.pager.workers()),
             memory,
             len: self.len,
             is_writable: self.is_writable,

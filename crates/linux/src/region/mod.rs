@@ -11,11 +11,13 @@ mod build;
 mod errors;
 mod look;
 mod pin;
+mod prefetch;
 mod verbs;
 
 pub use build::{OnFailure, RegionBuilder};
 pub use errors::{Failed, NoPin, NoRegion, Unwritten};
 pub use pin::{Pinned, PinnedMut, PinnedPtr};
+pub use prefetch::Prefetch;
 
 use crate::PAGE;
 use crate::backing::Backing;
@@ -23,6 +25,7 @@ use crate::host::{Contents, Errands, Host, Memory};
 use crate::latency::Meter;
 use crate::registry::{self, Serve, Visit};
 use crate::report;
+use crate::workers::Workers;
 use spile::backing::File;
 use spile::{Access, Denied, Locking, Mm, VmaRefcount};
 use spile_rcu::Global;
@@ -49,6 +52,12 @@ impl<L: Locking> Served<L> {
         self.file.store().expect("it was made with one")
     }
 
+    /// What is said of a byte of the region that cannot be had.
+    fn failure(&self, at: u64, why: Denied) -> Failed {
+        let error = if why == Denied::Bus { self.contents().take_error() } else { None };
+        Failed { at, why, error }
+    }
+
     fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
         self.mm.platform().balance();
         Errands::during(|| self.mm.fault_and_wait(at, access)).map(drop)
@@ -60,9 +69,13 @@ impl<L: Locking> Serve for Served<L> {
         self.faults.time(|| self.fault(at, access))
     }
 
+    fn bring(&self, page: u64) -> Result<(), Failed> {
+        self.fault(self.start + page * PAGE, Access::Read).map_err(|why| self.failure(page * PAGE, why))
+    }
+
     fn failed(&self, at: u64, access: Access, why: Denied) {
         if self.on_failure == OnFailure::Abort {
-            let failed = Failed { at: at - self.start, why, error: self.contents().take_error() };
+            let failed = self.failure(at - self.start, why);
             report::abort(format_args!("a {access:?} at {at:#x} failed: {failed}"));
         }
     }
@@ -79,6 +92,7 @@ impl<L: Locking> Serve for Served<L> {
 pub struct Region<B: Backing, L: Locking = VmaRefcount> {
     served: ManuallyDrop<Arc<Served<L>>>,
     backing: Arc<B>,
+    workers: Arc<Workers>,
     memory: Memory,
     len: u64,
     is_writable: bool,
@@ -106,8 +120,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     fn failed(&self, at: u64, why: Denied) -> Failed {
-        let error = if why == Denied::Bus { self.served.contents().take_error() } else { None };
-        Failed { at, why, error }
+        self.served.failure(at, why)
     }
 
     /// Its backing.

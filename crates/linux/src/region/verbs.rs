@@ -8,9 +8,9 @@ use super::build::LEAST;
 use super::{Failed, NoRegion, Region, Unwritten};
 use crate::PAGE;
 use crate::backing::Backing;
-use crate::registry::{self, Visit};
+use crate::registry::{self, Serve, Visit};
 use crate::working_set::WorkingSet;
-use spile::{Access, Locking, Prot};
+use spile::{Locking, Prot};
 use std::io;
 use std::ops::Range;
 
@@ -22,10 +22,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// [`Failed`]: what lies before is there.
     pub fn prefetch(&self, bytes: Range<u64>) -> Result<(), Failed> {
         let _visit = Visit::begin();
-        for page in self.pages_of(&bytes) {
-            self.served.fault(self.memory.at(page), Access::Read).map_err(|why| self.failed(page * PAGE, why))?;
-        }
-        Ok(())
+        self.pages_of(&bytes).try_for_each(|page| self.served.bring(page))
     }
 
     /// Writes back what was written, and waits until the backing says that it is durable.
