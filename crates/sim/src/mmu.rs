@@ -140,11 +140,20 @@ unsafe impl Mmu for Sim {
     }
 
     unsafe fn leave(&self, space: SpaceId, at: u64, old: Pte) -> Result<(), Refused> {
-        if self.lanes().watch.state().in_use.contains(&old.frame) {
+        if self.lanes().watch.state().in_use.iter().any(|(frame, _)| *frame == old.frame) {
             return Err(Refused::Busy);
         }
         // SAFETY: (1) and (2) the caller says the same.
         unsafe { self.commit(space, at, Some(old), None) };
+        Ok(())
+    }
+
+    unsafe fn clean(&self, space: SpaceId, at: u64, old: Pte, new: Pte) -> Result<(), Refused> {
+        if self.lanes().watch.state().in_use.contains(&(old.frame, true)) {
+            return Err(Refused::Busy);
+        }
+        // SAFETY: (1) and (2) the caller says the same.
+        unsafe { self.commit(space, at, Some(old), Some(new)) };
         Ok(())
     }
 

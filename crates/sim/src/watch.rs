@@ -178,8 +178,8 @@ pub(crate) struct State {
     open: Vec<Open>,
     flushes: u64,
     pub(crate) counts: Counts,
-    /// What somebody besides programs has.
-    pub(crate) in_use: Vec<FrameId>,
+    /// What somebody besides programs has, and whether it may not be protected.
+    pub(crate) in_use: Vec<(FrameId, bool)>,
     events: VecDeque<Event>,
     /// A rule was broken: what follows means nothing.
     pub(crate) broken: bool,

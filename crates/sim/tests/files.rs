@@ -443,35 +443,43 @@ fn advice_is_followed<L: Locking>() {
     sim.finish();
 }
 
-/// What a device may write, of which the core does not know, is written as it is, and stays until the device has it no more: then it is written again.
+/// What a device may write, of which the core does not know, is written as it is, and stays until the device has it no more: then it is written again. Where the device writes by the
+/// program's entry, that stays as it is, and a flush knows that there may be more.
 fn what_others_may_write_stays<L: Locking>() {
-    let sim = Sim::builder().swap(8).build();
-    let mm = space::<L>(&sim);
-    let (content, file) = numbered(&sim, 2);
-    {
-        let cpu = sim.cpu(0);
-        let user = cpu.enter(&mm);
-        map(&user, pages(0, 2), &file, 0, Flags::SHARED);
-        user.map(Place::At(pages(10, 1)), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
-        [0, 1, 10].iter().for_each(|n| user.store(at(*n), 7).unwrap());
-        let used = [0, 10].map(|n| sim.give_away(&mm, at(n)).unwrap());
-        (0..4).for_each(|_| _ = sim.cpu(1).reclaim(10));
-        let is_here = |n: u64| mm.page_table().peek(&sim, at(n)).is_some();
-        assert_eq!([0, 1, 10].map(is_here), [true, false, true]);
-        let stored = || {
-            cpu.call(|| file.flush(1..2)).unwrap();
-            content.durable()[0]
-        };
-        assert_eq!((stored(), file.is_dirty(0), file.dirty_pages()), (7, true, 1), "it is written, and may differ since");
-        used.iter().for_each(|used| used.write(8));
-        assert_eq!([0, 10].map(|n| user.load(at(n))), [Ok(8), Ok(8)]);
-        drop(used);
-        (0..4).for_each(|_| _ = sim.cpu(1).reclaim(10));
-        assert_eq!(([0, 1, 10].map(is_here), file.dirty_pages(), stored()), ([false; 3], 0, 8));
-        assert_eq!([0, 1, 10].map(|n| user.load(at(n))), [Ok(8), Ok(7), Ok(8)]);
+    for never_faults in [false, true] {
+        let sim = Sim::builder().swap(8).build();
+        let mm = space::<L>(&sim);
+        let (content, file) = numbered(&sim, 2);
+        {
+            let cpu = sim.cpu(0);
+            let user = cpu.enter(&mm);
+            map(&user, pages(0, 2), &file, 0, Flags::SHARED);
+            user.map(Place::At(pages(10, 1)), |at| Attr::anon(at.start(), Prot::RW)).unwrap();
+            [0, 1, 10].iter().for_each(|n| user.store(at(*n), 7).unwrap());
+            let used = [0, 10].map(|n| sim.give_away(&mm, at(n), never_faults).unwrap());
+            let leave = || (0..4).for_each(|_| _ = sim.cpu(1).reclaim(10));
+            let entry = |n: u64| mm.page_table().peek(&sim, at(n));
+            let is_here = |n: u64| entry(n).is_some();
+            let stored = || {
+                cpu.call(|| file.flush(0..2)).unwrap();
+                content.durable()[0]
+            };
+            leave();
+            assert_eq!([0, 1, 10].map(is_here), [true, false, true]);
+            assert_eq!((file.is_dirty(0), file.dirty_pages()), (true, 1), "it is written, and may differ since");
+            assert_eq!(entry(0).unwrap().prot.has(Prot::W), never_faults);
+            assert_eq!((stored(), file.is_dirty(0)), (7, never_faults));
+            user.store(at(0), 7).unwrap();
+            used.iter().for_each(|used| used.write(8));
+            assert_eq!([0, 10].map(|n| user.load(at(n))), [Ok(8), Ok(8)]);
+            drop(used);
+            leave();
+            assert_eq!(([0, 1, 10].map(is_here), file.dirty_pages(), stored()), ([false; 3], 0, 8));
+            assert_eq!([0, 1, 10].map(|n| user.load(at(n))), [Ok(8), Ok(7), Ok(8)]);
+        }
+        drop((mm, file));
+        sim.finish();
     }
-    drop((mm, file));
-    sim.finish();
 }
 
 /// Pages that are cold leave before those that were used.
@@ -900,6 +908,7 @@ fn controls() {
         ("write-what-is-written", "vma_refcount::all_mappings_are_found"),
         ("leave-what-is-in-use", "vma_refcount::what_others_may_write_stays"),
         ("written-for-good", "vma_refcount::what_others_may_write_stays"),
+        ("protect-what-is-in-use", "vma_refcount::what_others_may_write_stays"),
         ("tail-of-what-is-away", "shared::vma_refcount::its_end_is_zeros"),
         ("lost-and-in-a-slot", "shared::vma_refcount::it_is_lost_while_it_is_away"),
     ]);

@@ -44,7 +44,7 @@ impl<P: Platform> PageTable<P> {
     #[cfg(feature = "file")]
     pub(super) fn may_clean(&self, p: &P, at: u64, old: Pte, new: Pte) -> bool {
         // SAFETY: (1) and (2) as above.
-        unsafe { p.clean(self.space, at, old, new) }.is_ok()
+        unsafe { p.clean(self.space, at, old, new) }.is_ok() || seeded!("protect-what-is-in-use")
     }
 
     #[inline]
