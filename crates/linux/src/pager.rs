@@ -4,6 +4,7 @@
 //!
 //! **Mechanism.** A userfaultfd and a host of the core's ([`host`](crate::host)), which regions share.
 
+use crate::Ability;
 use crate::backing::Backing;
 use crate::door::Door;
 use crate::host::Host;
@@ -26,6 +27,8 @@ pub struct Pager<L: Locking = VmaRefcount> {
     host: Host,
     engine: Engine,
     workers: Arc<Workers>,
+    /// Whether the kernel poisons pages.
+    poisons: bool,
     design: PhantomData<fn() -> L>,
 }
 
@@ -142,10 +145,12 @@ impl<L: Locking> Builder<L> {
         let kernel = |what| move |error| NoPager::Kernel(what, error);
         let features = Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP);
         let features = if engine == Engine::Move { features.with(Features::MOVE) } else { features };
+        let poisons = report.can(Ability::Poison);
+        let features = if poisons { features.with(Features::POISON) } else { features };
         let uffd = Door::for_own_faults(features).map_err(|shut| NoPager::Kernel("open a userfaultfd", shut.error))?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;
-        Ok(Pager { host, engine, workers: Arc::new(Workers::new(self.workers)), design: PhantomData })
+        Ok(Pager { host, engine, workers: Arc::new(Workers::new(self.workers)), poisons, design: PhantomData })
     }
 }
 
@@ -191,6 +196,10 @@ impl<L: Locking> Pager<L> {
 
     pub(crate) fn host(&self) -> &Host {
         &self.host
+    }
+
+    pub(crate) fn poisons(&self) -> bool {
+        self.poisons
     }
 
     pub(crate) fn workers(&self) -> &Arc<Workers> {

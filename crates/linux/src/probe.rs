@@ -124,6 +124,12 @@ impl Report {
         self.tried.iter().find(|(tried, _)| *tried == ability)?.1.as_ref().err()
     }
 
+    /// Whether this was tried, and can be had.
+    #[must_use]
+    pub fn can(&self, ability: Ability) -> bool {
+        self.tried.iter().any(|(tried, came)| *tried == ability && came.is_ok())
+    }
+
     /// The first thing that an engine does nothing without and that cannot be had.
     pub(crate) fn missing(&self, engine: Engine) -> Option<Ability> {
         engine.needs().iter().copied().find(|&need| self.why_not(need).is_some())

@@ -22,8 +22,19 @@ pub trait Serve: Send + Sync {
     /// Brings a page, by number.
     fn bring(&self, page: u64) -> Result<(), Failed>;
 
-    /// It is not: whether the process is to go on as if nobody had handled the signal. Who ends it instead does not return.
-    fn failed(&self, at: u64, access: Access, why: Denied);
+    /// It is not: what is done about the signal. Who ends the process instead does not return.
+    fn failed(&self, at: u64, access: Access, why: Denied) -> Answer;
+}
+
+/// What is done about a signal whose access cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The access is repeated.
+    Repeat,
+    /// As if nobody had handled it.
+    HandOn,
+    /// The same, as of memory that is broken.
+    Broken,
 }
 
 /// A region, in the tree.

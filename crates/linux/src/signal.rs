@@ -6,8 +6,9 @@
 //! **Mechanism.** The handler is installed once for the process, with `SA_NODEFER`: what a backing touches may fault in turn; signals that others send wait until it is over. It remembers who
 //! was there before.
 
+use crate::PAGE;
 use crate::host::lock;
-use crate::registry::Visit;
+use crate::registry::{Answer, Entry, Visit};
 use spile::Access;
 use std::io::Error;
 use std::mem::MaybeUninit;
@@ -104,21 +105,35 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         )
     };
     let access = if error & WRITE != 0 { Access::Write } else { Access::Read };
-    let is_served = is_by_access && {
-        let visit = Visit::begin();
-        visit.find(at).is_some_and(|entry| match entry.0.serve(at, access) {
-            Ok(()) => true,
-            Err(why) => {
-                entry.0.failed(at, access, why);
-                false
-            }
-        })
+    let serve = |Entry(region): &Entry| match region.serve(at, access) {
+        Ok(()) => Answer::Repeat,
+        Err(why) => region.failed(at, access, why),
     };
-    if !is_served {
+    let answer = if is_by_access { Visit::begin().find(at).map_or(Answer::HandOn, serve) } else { Answer::HandOn };
+    if answer == Answer::Broken {
+        // SAFETY: (1) this signal's.
+        unsafe { is_broken(info) };
+    }
+    if answer != Answer::Repeat {
         hand_on(signal, info, context);
     }
     // SAFETY: (1) this thread's.
     unsafe { *libc::__errno_location() = errno };
+}
+
+/// Lets the signal be one of a page that is broken, as kernels say it that know of such.
+///
+/// # Safety
+///
+/// (1) It is of an access, and nobody reads it meanwhile.
+unsafe fn is_broken(info: *mut libc::siginfo_t) {
+    /// Where the kernel says how much is broken, as a power of two: behind the address.
+    const ORDER: usize = 24;
+    // SAFETY: (1) says the caller; the field is within, and aligned.
+    unsafe {
+        (*info).si_code = libc::BUS_MCEERR_AR;
+        info.cast::<u8>().add(ORDER).cast::<i16>().write(PAGE.ilog2() as i16);
+    }
 }
 
 /// Whoever had the signal before has it.

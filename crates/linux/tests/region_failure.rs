@@ -1,5 +1,6 @@
 //! Backings that fail: who touches a page that cannot be had is told, never given zeros, and never left waiting; what cannot be written back stays.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(clippy::single_range_in_vec_init, reason = "runs of pages are ranges")]
 
 mod common;
 mod pagers;
@@ -8,11 +9,11 @@ use common::alone::{Ended, alone, one_of};
 use common::{End, PAGE, bus, exit_by_sigbus, watched};
 use pagers::{Asking, Kept, is_possible, pager};
 use spile::Denied;
-use spile_linux::{Failed, OnFailure, Pager, Region, Unwritten};
+use spile_linux::{Ability, Failed, OnFailure, Pager, Region, Unwritten};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize};
 
 const PAGES: u64 = 64;
 /// The page that fails.
@@ -73,6 +74,75 @@ fn who_wants_so_is_told_why_the_process_ends() {
     for part in ["spile: ", "Read", &byte, "cannot be had from the backing", "the disk is on fire"] {
         assert!(child.err.contains(part), "no {part:?} in {:?}", child.err);
     }
+}
+
+/// Whether pages can be poisoned here, or a word why not.
+fn can_poison() -> bool {
+    let report = spile_linux::probe();
+    if let Some(why) = report.why_not(Ability::Poison) {
+        println!("skipped: {why}");
+    }
+    report.engine.is_ok() && report.can(Ability::Poison)
+}
+
+/// What the handler of the test below has.
+static POISONED: AtomicPtr<Region<Asking>> = AtomicPtr::new(std::ptr::null_mut());
+static MENDED: AtomicBool = AtomicBool::new(false);
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+/// The first time it has the backing work again; then it looks whether that has changed anything, and has the page discarded. The access is repeated each time.
+extern "C" fn mends(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: (1) the kernel's, of a fault.
+    let (code, at) = unsafe { ((*info).si_code, (*info).si_addr() as u64) };
+    let nth = SIGNALS.fetch_add(1, Relaxed);
+    // SAFETY: (1) the test's, which is in a load.
+    let region = unsafe { &mut *POISONED.load(Relaxed) };
+    println!("signal {nth} of {code} at {}", at - region.as_ptr() as u64);
+    MENDED.store(true, Relaxed);
+    if nth == 1 {
+        let failed = region.read_at(BAD * PAGE, &mut [0]).unwrap_err();
+        assert!(failed.is_poisoned() && failed.why == Denied::Bus, "{failed}");
+        assert!(region.prefetch(0..PAGES * PAGE).unwrap_err().is_poisoned());
+        assert_eq!(region.poisoned(), [BAD * PAGE..(BAD + 1) * PAGE]);
+        assert!(region.resident().iter().all(|run| !run.contains(&(BAD * PAGE))));
+        region.discard(0..PAGES * PAGE);
+        assert_eq!(region.poisoned(), []);
+    }
+}
+
+#[test]
+fn what_is_poisoned_stays_so_until_it_is_discarded() {
+    if !can_poison() {
+        return;
+    }
+    let handled = one_of("handled", || {
+        exit_by_sigbus();
+        touch(broken, OnFailure::Poison);
+    });
+    handled.iter().for_each(|child| ended(child, bus(libc::BUS_MCEERR_AR, 31)));
+    let mended = one_of("mended", || {
+        // SAFETY: (1) zeros are a handler without flags and mask; (2) it interrupts one load of this thread's, and no lock is held there.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = mends as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+        }
+        let fails = |first: u64, count| {
+            let is_bad = (first..first + count as u64).contains(&BAD) && !MENDED.load(Relaxed);
+            if is_bad { broken() } else { Ok(()) }
+        };
+        let mut region = map(&pager(256 * PAGE).unwrap(), Asking::numbered(PAGES).fills(fails), OnFailure::Poison);
+        POISONED.store(&raw mut region, Relaxed);
+        let word = (region.as_ptr() as u64 + BAD * PAGE + 16) as *const u64;
+        // SAFETY: (1) a word of the region.
+        println!("read {}", unsafe { word.read_volatile() });
+        assert_eq!(region.as_slice::<[u64; 512]>()[BAD as usize + 1][9], BAD + 2);
+    });
+    let at = BAD * PAGE + 16;
+    let code = libc::BUS_MCEERR_AR;
+    let said = format!("signal 0 of {code} at {at}\nsignal 1 of {code} at {at}\nread {}", BAD + 1);
+    mended.iter().for_each(|child| assert!(child.out.contains(&said) && child.end == End::Exit(0), "{child:?}"));
 }
 
 #[test]

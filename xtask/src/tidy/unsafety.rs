@@ -89,6 +89,7 @@ const PLACES: &[&str] = &[
     "crates/linux/src/region/build.rs",
     "crates/linux/src/region/mod.rs",
     "crates/linux/src/region/pin.rs",
+    "crates/linux/src/region/poison.rs",
     "crates/linux/src/report.rs",
     "crates/linux/src/signal.rs",
     // A page that nothing may read is looked at.

@@ -4,13 +4,14 @@
 //!
 //! **Mechanism.** One address space of the core's with one mapping, of one file of the core's, whose store is the backing. The handler knows it when all is there.
 
+use super::poison::{But, Poisoned};
 use super::{NoRegion, Region, Served};
-use crate::PAGE;
 use crate::backing::Backing;
 use crate::host::{Contents, Memory};
 use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
+use crate::{Ability, PAGE};
 use spile::backing::File;
 use spile::{Attr, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
 use spile_sync::atomic::AtomicU64;
@@ -25,6 +26,10 @@ pub enum OnFailure {
     Signal,
     /// The process ends, with a line that says why.
     Abort,
+    /// The page is poisoned (`UFFDIO_POISON`): from now on whoever touches it has SIGBUS with `BUS_MCEERR_AR`, as of memory that is broken, whether the backing works again or not; system calls
+    /// get `EHWPOISON` or `EFAULT`, and calls of the region's [say so](Failed::is_poisoned). Until it is [discarded](Region::discard), and can be had then. Takes
+    /// [`Ability::Poison`]; of more than 4,096 pages, and of what fails for another reason than its backing, it is as [`Signal`](Self::Signal).
+    Poison,
 }
 
 /// How a region is to be.
@@ -86,6 +91,9 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         if !self.window.is_power_of_two() || self.window > MOST_AROUND {
             return Err(NoRegion::Window(self.window));
         }
+        if self.on_failure == OnFailure::Poison && !self.pager.poisons() {
+            return Err(NoRegion::Lacks(Ability::Poison));
+        }
         if let Some(bytes) = self.budget.filter(|bytes| *bytes < LEAST) {
             return Err(NoRegion::Budget(bytes));
         }
@@ -95,7 +103,11 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         // SAFETY: (1) nobody uses it yet, and who will has its faults handled.
         unsafe { host.uffd().register(memory.at(0), memory.len()) }.map_err(register)?;
         let backing = Arc::new(self.backing);
-        let contents = Contents::new(backing.clone());
+        let poisoned = (self.on_failure == OnFailure::Poison).then(|| Arc::new(Poisoned::new()));
+        let contents = Contents::new(match &poisoned {
+            Some(poisoned) => Arc::new(But { backing: backing.clone(), poisoned: poisoned.clone() }),
+            None => backing.clone(),
+        });
         let _visit = Visit::begin();
         let file = File::new(host.clone(), contents, self.len).ok_or(NoRegion::NoMemory)?;
         file.set_readahead(self.window);
@@ -119,6 +131,7 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
             on_failure: self.on_failure,
             start: memory.at(0),
             faults: Meter::default(),
+            poisoned,
             pinned: AtomicU64::new(0),
         });
         let region = Region {

@@ -5,6 +5,7 @@
 //! **Mechanism.** A type for each question: [`NoRegion`] to map one, [`Failed`] to touch it, [`Unwritten`] to have it durable.
 
 use super::build::{LEAST, MOST, MOST_AROUND};
+use crate::Ability;
 use spile::Denied;
 use std::fmt;
 use std::io;
@@ -16,6 +17,8 @@ pub enum NoRegion {
     Length(u64),
     /// A window that is no power of two, or of more than [`RegionBuilder::MOST_AROUND`] pages.
     Window(u32),
+    /// It is to do what the kernel cannot here.
+    Lacks(Ability),
     /// A budget of less than [`RegionBuilder::LEAST`] bytes.
     Budget(u64),
     /// The kernel refused something that it needs.
@@ -30,6 +33,10 @@ impl fmt::Display for NoRegion {
             Self::Length(len) => write!(f, "a region of {len} bytes: it takes 1 at least, and {MOST} at most"),
             Self::Window(pages) => write!(f, "a window of {pages} pages: it takes a power of two, {MOST_AROUND} at most"),
             Self::Budget(bytes) => write!(f, "a budget of {bytes} bytes: a region takes {LEAST} at least"),
+            Self::Lacks(ability) => {
+                write!(f, "the kernel has no {} here, which takes", ability.name())?;
+                ability.needs().names().try_for_each(|(name, version)| write!(f, " {name} (Linux {version})"))
+            }
             Self::Kernel(what, error) => write!(f, "cannot {what}: {error}"),
             Self::NoMemory => f.write_str("the pager has no memory for the region's tables"),
         }
@@ -54,6 +61,14 @@ pub struct Failed {
     pub why: Denied,
     /// The backing's last error, if that is why.
     pub error: Option<io::Error>,
+}
+
+impl Failed {
+    /// Whether the page is [poisoned](crate::OnFailure::Poison): it is not tried again.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::EHWPOISON)
+    }
 }
 
 impl fmt::Display for Failed {

@@ -37,11 +37,24 @@ impl<B: Backing, L: Locking> Region<B, L> {
         self.pages_that(|is_dirty| is_dirty)
     }
 
+    /// Which are [poisoned](crate::OnFailure::Poison).
+    pub fn poisoned(&self) -> Vec<Range<u64>> {
+        let mut found = Vec::new();
+        for page in self.served.poisoned.iter().flat_map(|poisoned| poisoned.within(&self.pages())) {
+            runs::add(&mut found, self.bytes_of(page));
+        }
+        found
+    }
+
+    fn bytes_of(&self, page: u64) -> Range<u64> {
+        page * PAGE..((page + 1) * PAGE).min(self.len)
+    }
+
     fn pages_that(&self, are: impl Fn(bool) -> bool) -> Vec<Range<u64>> {
         let mut found = Vec::new();
         self.served.file.each_page(self.pages(), |page, is_dirty| {
             if are(is_dirty) {
-                runs::add(&mut found, page * PAGE..((page + 1) * PAGE).min(self.len));
+                runs::add(&mut found, self.bytes_of(page));
             }
         });
         found

@@ -11,6 +11,7 @@ mod build;
 mod errors;
 mod look;
 mod pin;
+mod poison;
 mod prefetch;
 mod verbs;
 
@@ -23,9 +24,10 @@ use crate::PAGE;
 use crate::backing::Backing;
 use crate::host::{Contents, Errands, Host, Memory};
 use crate::latency::Meter;
-use crate::registry::{self, Serve, Visit};
+use crate::registry::{self, Answer, Serve, Visit};
 use crate::report;
 use crate::workers::Workers;
+use poison::Poisoned;
 use spile::backing::File;
 use spile::{Access, Denied, Locking, Mm, VmaRefcount};
 use spile_rcu::Global;
@@ -43,6 +45,8 @@ struct Served<L: Locking> {
     start: u64,
     /// Signals.
     faults: Meter,
+    /// If it poisons what cannot be had.
+    poisoned: Option<Arc<Poisoned>>,
     /// How many pages are pinned.
     pinned: AtomicU64,
 }
@@ -73,11 +77,12 @@ impl<L: Locking> Serve for Served<L> {
         self.fault(self.start + page * PAGE, Access::Read).map_err(|why| self.failure(page * PAGE, why))
     }
 
-    fn failed(&self, at: u64, access: Access, why: Denied) {
+    fn failed(&self, at: u64, access: Access, why: Denied) -> Answer {
         if self.on_failure == OnFailure::Abort {
             let failed = self.failure(at - self.start, why);
             report::abort(format_args!("a {access:?} at {at:#x} failed: {failed}"));
         }
+        if why == Denied::Bus { self.poison((at - self.start) / PAGE, access) } else { Answer::HandOn }
     }
 }
 

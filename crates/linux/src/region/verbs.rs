@@ -60,12 +60,14 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     /// What is in `bytes` is not wanted any more, whole pages of it: it is taken out of memory, without being written, and the backing is told. What is read there next is what the
-    /// backing says. Waits for all faults that are under way, as the end of a region does.
+    /// backing says. Waits for all faults that are under way, as the end of a region does. What is [poisoned](crate::OnFailure::Poison) there is brought, and is poisoned no more if it can be.
     pub fn discard(&mut self, bytes: Range<u64>) {
         let pages = bytes.start.div_ceil(PAGE)..if bytes.end >= self.len { self.pages().end } else { bytes.end / PAGE };
         if !pages.is_empty() {
             self.take_out(pages.clone());
-            self.served.contents().discard(pages);
+            self.served.contents().discard(pages.clone());
+            let _visit = Visit::begin();
+            self.served.cure(&pages);
         }
     }
 
