@@ -5,7 +5,7 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod linux {
     use clap::Parser;
-    use spile_linux::{NoTracking, Tracked};
+    use spile_linux::Tracked;
     use std::error::Error;
     use std::fs::{self, File};
     use std::io::{self, BufWriter, Write};
@@ -54,7 +54,7 @@ mod linux {
     pub fn main() -> Result<(), Box<dyn Error>> {
         let Arguments { mib, changes, checkpoints } = Arguments::parse();
         let mut state = match Tracked::new(mib << 20) {
-            Err(refused @ (NoTracking::Shut(_) | NoTracking::Stopped(_))) => {
+            Err(refused) if refused.is_refused() => {
                 println!("skipped: {refused}");
                 return Ok(());
             }

@@ -6,7 +6,7 @@
 mod linux {
     use clap::Parser;
     use spile_linux::backing::Anonymous;
-    use spile_linux::{NoPager, PAGE, Pager};
+    use spile_linux::{PAGE, Pager};
     use std::error::Error;
 
     /// Fills a table of orders and looks through it, with less memory than it has bytes.
@@ -31,7 +31,7 @@ mod linux {
     pub fn main() -> Result<(), Box<dyn Error>> {
         let Arguments { mib, memory } = Arguments::parse();
         let pager = match Pager::builder().budget(memory << 20).build() {
-            Err(NoPager::Refused(refused, _)) => {
+            Err(refused) if refused.is_refused() => {
                 println!("skipped: {refused}");
                 return Ok(());
             }

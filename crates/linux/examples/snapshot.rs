@@ -5,7 +5,7 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod linux {
     use spile_linux::backing::{Anonymous, Backing, Mode, OnFile, Page};
-    use spile_linux::{NoPager, PAGE, Pager, WorkingSet};
+    use spile_linux::{PAGE, Pager, WorkingSet};
     use spile_stores::Memory;
     use std::collections::HashSet;
     use std::error::Error;
@@ -88,7 +88,7 @@ mod linux {
     pub fn main() -> Result<(), Box<dyn Error>> {
         let mib: u64 = std::env::args().nth(1).map_or(Ok(64), |mib| mib.parse())?;
         let pager = match Pager::builder().budget(mib << 19).build() {
-            Err(NoPager::Refused(refused, _)) => {
+            Err(refused) if refused.is_refused() => {
                 println!("skipped: {refused}");
                 return Ok(());
             }

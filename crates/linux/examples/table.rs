@@ -6,7 +6,7 @@
 mod linux {
     use clap::Parser;
     use spile_linux::backing::{Generated, Page};
-    use spile_linux::{NoPager, PAGE, Pager};
+    use spile_linux::{PAGE, Pager};
     use std::error::Error;
     use std::io;
 
@@ -54,7 +54,7 @@ mod linux {
     pub fn main() -> Result<(), Box<dyn Error>> {
         let Arguments { numbers } = Arguments::parse();
         let pager = match Pager::builder().budget(1 << 20).build() {
-            Err(NoPager::Refused(refused, _)) => {
+            Err(refused) if refused.is_refused() => {
                 println!("skipped: {refused}");
                 return Ok(());
             }

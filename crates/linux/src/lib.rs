@@ -66,11 +66,15 @@ mod watchdog;
 mod workers;
 mod working_set;
 
+/// What can be had as a slice of is said by its traits: bounds of a user's own are by these.
+pub use bytemuck;
 pub use door::{Door, Reason, Rights, Shut};
 pub use latency::Latency;
 pub use pager::{Builder, NoPager, Pager, Usage};
 pub use probe::{Engine, Refused, Report, probe};
-pub use region::{Failed, NoPin, NoRegion, OnFailure, Pinned, PinnedMut, PinnedPtr, Prefetch, Region, RegionBuilder, Unwritten};
+pub use region::{
+    Allowed, Failed, NoPin, NoRegion, OnFailure, Pinned, PinnedMut, PinnedPtr, Prefetch, Region, RegionBuilder, Unwritten,
+};
 pub use signal::thread_can_fault;
 pub use status::Status;
 pub use stopped::{Call, Cause, Stopped};

@@ -6,7 +6,7 @@
 
 use crate::Ability;
 use crate::backing::Backing;
-use crate::door::Door;
+use crate::door::{Door, Shut};
 use crate::host::Host;
 use crate::probe::{Engine, Refused, Report, probe};
 use crate::region::{Region, RegionBuilder};
@@ -48,14 +48,25 @@ pub enum NoPager {
     Refused(Refused, Box<Report>),
     /// The budget is less than [`Pager::LEAST`] bytes, or more than frames can be numbered.
     Budget(u64),
+    /// No userfaultfd opens with the features that were found: why, and what would change that.
+    Shut(Shut),
     /// The kernel refused something that it needs.
     Kernel(&'static str, io::Error),
+}
+
+impl NoPager {
+    /// Whether pagers are not for this process here, whatever is asked for: the kernel, or who watches over the process, does not let it. What it prints says what would change that.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(..) | Self::Shut(_))
+    }
 }
 
 impl fmt::Display for NoPager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refused, _) => refused.fmt(f),
+            Self::Shut(shut) => shut.fmt(f),
             Self::Budget(bytes) => write!(
                 f,
                 "a budget of {bytes} bytes: it takes {} at least, and {} at most",
@@ -71,6 +82,7 @@ impl std::error::Error for NoPager {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(refused, _) => Some(refused),
+            Self::Shut(shut) => Some(&shut.error),
             Self::Budget(_) => None,
             Self::Kernel(_, error) => Some(error),
         }
@@ -147,7 +159,7 @@ impl<L: Locking> Builder<L> {
         let features = if engine == Engine::Move { features.with(Features::MOVE) } else { features };
         let poisons = report.can(Ability::Poison);
         let features = if poisons { features.with(Features::POISON) } else { features };
-        let uffd = Door::for_own_faults(features).map_err(|shut| NoPager::Kernel("open a userfaultfd", shut.error))?;
+        let uffd = Door::for_own_faults(features).map_err(NoPager::Shut)?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;
         Ok(Pager { host, engine, workers: Arc::new(Workers::new(self.workers)), poisons, design: PhantomData })

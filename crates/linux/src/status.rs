@@ -43,6 +43,22 @@ pub struct Status {
     pub asked: Option<(Asked, Duration)>,
 }
 
+impl Status {
+    /// What was done since `earlier`, of the same region: numbers and times are of that stretch, and how it is, is as it is in this.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            filled: self.filled.wrapping_sub(earlier.filled),
+            written: self.written.wrapping_sub(earlier.written),
+            failed: self.failed.wrapping_sub(earlier.failed),
+            faults: self.faults.since(&earlier.faults),
+            fills: self.fills.since(&earlier.fills),
+            writes: self.writes.since(&earlier.writes),
+            ..self.clone()
+        }
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let write = if self.is_writable { 'w' } else { '-' };

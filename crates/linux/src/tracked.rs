@@ -54,6 +54,14 @@ pub enum NoTracking {
     Kernel(&'static str, io::Error),
 }
 
+impl NoTracking {
+    /// Whether tracking is not for this process here, whatever is asked for: the kernel does not know it, or does not let it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Shut(_) | Self::Stopped(_))
+    }
+}
+
 impl fmt::Display for NoTracking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -65,7 +73,16 @@ impl fmt::Display for NoTracking {
     }
 }
 
-impl std::error::Error for NoTracking {}
+impl std::error::Error for NoTracking {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Empty => None,
+            Self::Shut(shut) => Some(&shut.error),
+            Self::Stopped(stopped) => Some(stopped),
+            Self::Kernel(_, error) => Some(error),
+        }
+    }
+}
 
 impl Tracked {
     /// So many bytes of zeros, none of them written.

@@ -7,7 +7,7 @@ mod pagers;
 use pagers::{Kept, built, pager};
 use spile::Locking;
 use spile_linux::backing::{Backing, Page};
-use spile_linux::{Asked, Builder, Engine, PAGE, Pager, WorkingSet};
+use spile_linux::{Allowed, Asked, Builder, Engine, PAGE, Pager, WorkingSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::sleep;
@@ -78,6 +78,21 @@ fn threads_write_beside_an_evictor() {
         }
     });
     (0..256).for_each(|page| assert_eq!(word(page).load(Relaxed), rounds * 2, "page {page}"));
+}
+
+#[test]
+fn a_stretch_is_told_by_its_ends() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let mut region = pager.region(Kept::new(64), 64 * PAGE).around(1).map().unwrap();
+    region.as_mut_slice::<u64>()[0] = 1;
+    region.flush().unwrap();
+    let before = region.status();
+    (1..4).for_each(|page| region.as_mut_slice::<u64>()[page * 512] = 1);
+    region.flush().unwrap();
+    let since = region.status().since(&before);
+    assert_eq!((since.filled, since.written, since.failed), (3 * PAGE, 3 * PAGE, 0));
+    assert_eq!((since.faults.count(), since.fills.count(), since.writes.count() > 0), (3, 3, true), "{since}");
+    assert_eq!((since.resident, since.dirty), (4 * PAGE, 0), "how it is, it is");
 }
 
 /// What is handed to other threads.
@@ -160,10 +175,14 @@ fn discard(builder: Builder) {
     assert_eq!([10, 11].map(|page| region.backing().word(page, 3)), [9, 9]);
     let gone = region.read_at(11 * PAGE, &mut [0]).unwrap_err();
     assert_eq!(gone.to_string(), "byte 45056 is not of the region");
-    region.protect(0..64 * PAGE, false).unwrap_err();
-    region.protect(0..10 * PAGE, false).unwrap();
-    assert_eq!(region.write_at(9 * PAGE, &[1]).unwrap_err().to_string(), "byte 36864 may not be written");
-    region.protect(9 * PAGE..10 * PAGE, true).unwrap();
+    region.protect(0..64 * PAGE, Allowed::Reads).unwrap_err();
+    region.protect(0..10 * PAGE, Allowed::Reads).unwrap();
+    assert_eq!(region.write_at(9 * PAGE, &[1]).unwrap_err().to_string(), "byte 36864 is protected from that");
+    region.protect(0..9 * PAGE, Allowed::Nothing).unwrap();
+    assert_eq!(region.read_at(8 * PAGE, &mut [0]).unwrap_err().to_string(), "byte 32768 is protected from that");
+    region.protect(0..9 * PAGE, Allowed::Reads).unwrap();
+    assert_eq!(region.as_slice::<u64>()[8 * 512], 9);
+    region.protect(9 * PAGE..10 * PAGE, Allowed::Writes).unwrap();
     region.write_at(9 * PAGE, &[1]).unwrap();
     assert_eq!(region.as_slice::<u8>()[9 * PAGE as usize], 1);
 }

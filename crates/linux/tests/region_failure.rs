@@ -9,7 +9,7 @@ use common::alone::{Ended, alone, one_of};
 use common::{End, PAGE, bus, exit_by_sigbus, watched};
 use pagers::{Asking, Kept, is_possible, pager};
 use spile::Denied;
-use spile_linux::{Ability, Failed, OnFailure, Pager, Region, Unwritten};
+use spile_linux::{Ability, Allowed, Failed, OnFailure, Pager, Region, Unwritten};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -150,6 +150,15 @@ fn a_write_to_what_is_to_be_read_has_the_signal() {
     if !is_possible() {
         return;
     }
+    let nothing = one_of("nothing may be done", || {
+        exit_by_sigbus();
+        let mut region = pager(256 * PAGE).unwrap().map(Asking::numbered(PAGES), PAGES * PAGE).unwrap();
+        region.prefetch(0..PAGES * PAGE).unwrap();
+        region.protect(0..PAGE, Allowed::Nothing).unwrap();
+        assert_eq!(region.as_slice::<u64>()[512], 2);
+        println!("not reached: {}", region.as_slice::<u64>()[2]);
+    });
+    nothing.iter().for_each(|child| ended(child, bus(libc::BUS_ADRERR, 16)));
     for (row, is_there) in [("there", true), ("missing", false)] {
         let child = one_of(row, || {
             exit_by_sigbus();

@@ -9,8 +9,8 @@ mod kernel;
 mod linux {
     use crate::kernel;
     use clap::Parser;
+    use spile_linux::Pager;
     use spile_linux::backing::{Mode, OnFile};
-    use spile_linux::{NoPager, Pager};
     use std::error::Error;
     use std::fs::{self, File};
     use std::io;
@@ -78,7 +78,7 @@ mod linux {
         let arguments = Arguments::parse();
         let budget = arguments.memory << 20;
         let pager = match Pager::builder().budget(budget).build() {
-            Err(NoPager::Refused(refused, _)) => {
+            Err(refused) if refused.is_refused() => {
                 println!("skipped: {refused}");
                 return Ok(());
             }

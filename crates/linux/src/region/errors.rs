@@ -75,7 +75,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.why {
             Denied::Unmapped => "is not of the region",
-            Denied::Protected => "may not be written",
+            Denied::Protected => "is protected from that",
             Denied::Bus => "cannot be had from the backing",
             Denied::NoMemory => "finds no memory: what is there cannot leave",
         };

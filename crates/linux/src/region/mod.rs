@@ -19,6 +19,7 @@ pub use build::{OnFailure, RegionBuilder};
 pub use errors::{Failed, NoPin, NoRegion, Unwritten};
 pub use pin::{Pinned, PinnedMut, PinnedPtr};
 pub use prefetch::Prefetch;
+pub use verbs::Allowed;
 
 use crate::PAGE;
 use crate::backing::Backing;

@@ -14,6 +14,17 @@ use spile::{Locking, Prot};
 use std::io;
 use std::ops::Range;
 
+/// What may be done with pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// Neither read nor write them.
+    Nothing,
+    /// Read them.
+    Reads,
+    /// Read and write them.
+    Writes,
+}
+
 impl<B: Backing, L: Locking> Region<B, L> {
     /// Brings what is missing of `bytes`, so that no access there has to wait, for now: before it is handed to code that may not take a signal. More than the budget it does not hold.
     ///
@@ -71,14 +82,19 @@ impl<B: Backing, L: Locking> Region<B, L> {
         }
     }
 
-    /// Whether the pages of `bytes` may be written, from now on.
+    /// What may be done with the pages of `bytes`, from now on. Who does more is told as of a page that cannot be had: calls by [`Denied::Protected`](spile::Denied), the program by the
+    /// SIGBUS that it would have had without a pager, or as [`OnFailure::Abort`](crate::OnFailure) says. What was written is kept.
     ///
     /// # Errors
     ///
     /// The core's: it was mapped to be read, or what is there was unmapped, or there is no memory for another mapping.
-    pub fn protect(&mut self, bytes: Range<u64>, is_writable: bool) -> Result<(), spile::Error> {
+    pub fn protect(&mut self, bytes: Range<u64>, may: Allowed) -> Result<(), spile::Error> {
         let _visit = Visit::begin();
-        let prot = if is_writable { Prot::RW } else { Prot::R };
+        let prot = match may {
+            Allowed::Nothing => Prot::NONE,
+            Allowed::Reads => Prot::R,
+            Allowed::Writes => Prot::RW,
+        };
         self.served.mm.protect(self.range_of(&bytes)?, prot)
     }
 

@@ -3,7 +3,7 @@
 
 use spile::Locking;
 use spile_linux::backing::{Backing, Page};
-use spile_linux::{Builder, NoPager, PAGE, Pager};
+use spile_linux::{Builder, PAGE, Pager};
 use std::io;
 use std::sync::Mutex;
 
@@ -16,7 +16,7 @@ pub fn pager(budget: u64) -> Option<Pager> {
 pub fn built<L: Locking>(builder: Builder<L>) -> Option<Pager<L>> {
     match builder.build() {
         Ok(pager) => Some(pager),
-        Err(NoPager::Refused(refused, _)) => {
+        Err(refused) if refused.is_refused() => {
             println!("skipped: {refused}");
             None
         }
