@@ -153,6 +153,20 @@ fn what_was_wanted_once_is_brought_again_in_that_order() {
 }
 
 #[test]
+fn what_was_written_is_noted() {
+    let Some(pager) = pager(BUDGET) else { return };
+    let mut region = pager.region(Kept::new(PAGES), PAGES * PAGE).around(1).map().unwrap();
+    region.as_mut_slice::<u64>()[512] = 1;
+    region.record(16);
+    [7, 3, 5].iter().for_each(|page| assert_eq!(region.as_slice::<u64>()[page * 512], 0));
+    region.as_mut_slice::<u64>()[3 * 512] = 1;
+    region.write_at(9 * PAGE - 2, &[1; 4]).unwrap();
+    drop(region.pin_mut(20 * PAGE..21 * PAGE).unwrap());
+    let set = region.recorded();
+    assert_eq!((set.pages(), set.written()), (&[7, 3, 5, 8, 9, 20][..], &[3, 8, 9, 20][..]));
+}
+
+#[test]
 fn what_is_discarded_is_what_the_backing_says() {
     for engine in Engine::ALL {
         discard(Pager::builder().budget(BUDGET).engine(engine));

@@ -149,6 +149,11 @@ impl Contents {
         self.0.recorder.get_or_init(|| Recorder::new(most));
     }
 
+    /// A page may be written from now on.
+    pub fn note_write(&self, page: u64) {
+        self.0.recorder.get().into_iter().for_each(|recorder| recorder.note_write(page));
+    }
+
     /// Those that were.
     pub fn recorded(&self) -> WorkingSet {
         self.0.recorder.get().map(Recorder::read).unwrap_or_default()

@@ -84,6 +84,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
             page.copy_from_slice(part);
             self.visit(|| self.served.mm.write_user(self.memory.at(0) + to, page))
                 .map_err(|partial| self.failed(to + partial.copied as u64, partial.why))?;
+            self.pages_of(&(to..to + part.len() as u64)).for_each(|page| self.served.contents().note_write(page));
             to += part.len() as u64;
         }
         Ok(())

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 impl<B: Backing, L: Locking> Region<B, L> {
-    /// From now on it is noted which pages are brought, and in which order: the next `most`. Once.
+    /// From now on it is noted which pages are brought, and in which order: the next `most`; and which are written, by as many faults and calls. Once.
     pub fn record(&self, most: usize) {
         self.served.contents().record(most);
     }

@@ -65,7 +65,11 @@ impl<L: Locking> Served<L> {
 
     fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
         self.mm.platform().balance();
-        Errands::during(|| self.mm.fault_and_wait(at, access)).map(drop)
+        Errands::during(|| self.mm.fault_and_wait(at, access))?;
+        if access == Access::Write {
+            self.contents().note_write((at - self.start) / PAGE);
+        }
+        Ok(())
     }
 }
 
