@@ -226,7 +226,7 @@ fn map_minor(uffd: &Uffd) -> Result<(), Why> {
     unsafe { uffd.register_minor(pages.at(0), PAGE)? };
     fails(&pages, 0)?;
     // SAFETY: (1) as above.
-    unsafe { uffd.map_minor(pages.at(0), PAGE)? };
+    unsafe { uffd.map_minor(pages.at(0), PAGE, false)? };
     is_there(&pages, 0)
 }
 

@@ -18,8 +18,8 @@ const API: u64 = 0xaa;
 const MISSING: u64 = 1;
 const WP: u64 = 2;
 const MINOR: u64 = 4;
-/// A mode of a copy.
-const COPY_WP: u64 = 2;
+/// A mode of what fills pages: they are protected. It is the same number for each.
+const FILL_WP: u64 = 2;
 
 /// `struct uffdio_api`.
 #[repr(C)]
@@ -261,10 +261,10 @@ impl Uffd {
         })
     }
 
-    fn fill(&self, call: Call, range: Range) -> Result<(), Stopped> {
+    fn fill(&self, call: Call, range: Range, mode: u64) -> Result<(), Stopped> {
         self.whole(call, range, |done| {
             let rest = Range { start: range.start + done, len: range.len - done };
-            let mut fill = Fill { range: rest, mode: 0, done: 0 };
+            let mut fill = Fill { range: rest, mode, done: 0 };
             (self.call(call, &mut fill), fill.done)
         })
     }
@@ -310,6 +310,19 @@ impl Uffd {
     /// (1) As there.
     pub unsafe fn register_minor(&self, at: u64, len: u64) -> Result<(), Stopped> {
         self.register_as(Range { start: at, len }, MISSING | MINOR)
+    }
+
+    /// The same, and of protected pages: of a memfd it takes [`Features::WP_HUGETLBFS_SHMEM`].
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Self::register).
+    ///
+    /// # Safety
+    ///
+    /// (1) As there.
+    pub unsafe fn register_shared(&self, at: u64, len: u64) -> Result<(), Stopped> {
+        self.register_as(Range { start: at, len }, MISSING | MINOR | WP)
     }
 
     /// Of protected pages alone: with [`Features::WP_ASYNC`] nobody faults, and writes are noted.
@@ -359,7 +372,7 @@ impl Uffd {
     ///
     /// (1) Nobody relies on what is missing at `at`; (2) nobody writes at `from` meanwhile.
     pub unsafe fn copy(&self, at: u64, from: u64, len: u64, is_protected: bool) -> Result<(), Stopped> {
-        self.transfer(Call::Copy, at, from, len, if is_protected { COPY_WP } else { 0 })
+        self.transfer(Call::Copy, at, from, len, if is_protected { FILL_WP } else { 0 })
     }
 
     /// Puts zeros at `len` bytes from `at` on, where nothing is. Of private memory it is the one page that all share: the first write of it is another fault, of the kernel's.
@@ -372,7 +385,7 @@ impl Uffd {
     ///
     /// (1) Nobody relies on what is missing at `at`.
     pub unsafe fn zero(&self, at: u64, len: u64) -> Result<(), Stopped> {
-        self.fill(Call::Zeropage, Range { start: at, len })
+        self.fill(Call::Zeropage, Range { start: at, len }, 0)
     }
 
     /// Moves the pages of `len` bytes from `from` on to `at`, where nothing is: then there is nothing at `from`, and no CPU has it. Private anonymous pages alone. It takes
@@ -403,7 +416,7 @@ impl Uffd {
         self.once(Call::Writeprotect, range, &mut Writeprotect { range, mode: u64::from(is_protected) })
     }
 
-    /// Maps the pages of a memfd that `len` bytes from `at` on show, which are there.
+    /// Maps the pages of a memfd that `len` bytes from `at` on show, which are there; protected, if so (from Linux 6.4 on).
     ///
     /// # Errors
     ///
@@ -412,8 +425,8 @@ impl Uffd {
     /// # Safety
     ///
     /// (1) Nobody relies on what is missing at `at`.
-    pub unsafe fn map_minor(&self, at: u64, len: u64) -> Result<(), Stopped> {
-        self.fill(Call::Continue, Range { start: at, len })
+    pub unsafe fn map_minor(&self, at: u64, len: u64, is_protected: bool) -> Result<(), Stopped> {
+        self.fill(Call::Continue, Range { start: at, len }, if is_protected { FILL_WP } else { 0 })
     }
 
     /// From now on whoever touches `len` bytes from `at` on, where nothing is, gets SIGBUS from the kernel, and system calls `EFAULT`. The signal is of `BUS_MCEERR_AR`, but of
@@ -428,6 +441,6 @@ impl Uffd {
     ///
     /// (1) Nobody relies on what is missing at `at`.
     pub unsafe fn poison(&self, at: u64, len: u64) -> Result<(), Stopped> {
-        self.fill(Call::Poison, Range { start: at, len })
+        self.fill(Call::Poison, Range { start: at, len }, 0)
     }
 }

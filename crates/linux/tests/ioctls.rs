@@ -203,9 +203,9 @@ fn pages_of_a_memfd_are_mapped_if_they_are_there() {
     unsafe {
         uffd.register_minor(map.at(0), map.len()).unwrap();
         assert!(!map.is_there(0));
-        uffd.map_minor(map.at(1), PAGE).unwrap();
-        assert_eq!(stopped(uffd.map_minor(map.at(0), 4 * PAGE)), (Cause::PageThere, 1));
-        assert_eq!(stopped(uffd.map_minor(map.at(2), 2 * PAGE)), (Cause::NoPage, 1));
+        uffd.map_minor(map.at(1), PAGE, false).unwrap();
+        assert_eq!(stopped(uffd.map_minor(map.at(0), 4 * PAGE, false)), (Cause::PageThere, 1));
+        assert_eq!(stopped(uffd.map_minor(map.at(2), 2 * PAGE, false)), (Cause::NoPage, 1));
     }
     assert_eq!([0, 1, 2].map(|page| map.byte(page)), [1, 2, 3]);
     // It is the same page.

@@ -26,6 +26,13 @@ pub fn uffd(features: Features) -> Option<Uffd> {
     }
 }
 
+fn map(at: *mut u8, pages: u64, prot: i32, flags: i32, fd: i32) -> *mut u8 {
+    // SAFETY: (1) a new mapping overlaps nothing, or what its caller has.
+    let at = unsafe { libc::mmap(at.cast(), (pages * PAGE) as usize, prot, flags, fd, 0) };
+    assert_ne!(at, libc::MAP_FAILED, "{}", Error::last_os_error());
+    at.cast()
+}
+
 /// Pages of a test's own.
 pub struct Map {
     at: *mut u8,
@@ -63,11 +70,14 @@ impl Map {
     }
 
     pub fn new(pages: u64, prot: i32, flags: i32, fd: i32) -> Self {
-        let len = pages * PAGE;
-        // SAFETY: (1) a new mapping overlaps nothing.
-        let at = unsafe { libc::mmap(null_mut(), len as usize, prot, flags, fd, 0) };
-        assert_ne!(at, libc::MAP_FAILED, "{}", Error::last_os_error());
-        Self { at: at.cast(), len }
+        Self { at: map(null_mut(), pages, prot, flags, fd), len: pages * PAGE }
+    }
+
+    /// Has so many pages of it, from `first` on, be those of a file from now on.
+    pub fn show(&self, first: u64, file: &OwnedFd, pages: u64) {
+        assert!((first + pages) * PAGE <= self.len);
+        let at = self.at(first) as *mut u8;
+        map(at, pages, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd());
     }
 
     pub fn at(&self, page: u64) -> u64 {

@@ -9,8 +9,10 @@ mod file;
 mod handler;
 mod here;
 mod kernel;
+mod leaving;
 mod on_thread;
 mod on_thread_copy;
+mod on_thread_shared;
 mod pager;
 mod prices;
 mod process;
@@ -84,8 +86,10 @@ pub fn run() -> ExitCode {
     let options = Options::parse();
     let probed = probe();
     let kernel = probed.kernel.clone();
-    if let Some(why) = probed.why_not(Ability::Poison) {
-        return skipped(&options, &format!("{} is missing: {why}", Ability::Poison.name()));
+    for ability in [Ability::Poison, Ability::Continue] {
+        if let Some(why) = probed.why_not(ability) {
+            return skipped(&options, &format!("{} is missing: {why}", ability.name()));
+        }
     }
     match probed.engine {
         Ok(Engine::Move) => {}
@@ -126,8 +130,8 @@ fn measure(options: &Options, kernel: String) -> std::io::Result<Report> {
         host.push((
             "skipped",
             format!(
-                "{}, and its call: process_madvise of a process's own pages is missing (Linux 6.13)",
-                CONTENDERS[work::NEEDS_DROPS]
+                "{}, and their call: process_madvise of a process's own pages is missing (Linux 6.13)",
+                CONTENDERS[work::NEED_DROPS].join("; ")
             ),
         ));
     }
@@ -163,7 +167,7 @@ fn host(kernel: String, memory: &File, disk: &File) -> Vec<(&'static str, String
 fn play(options: &Options, memory: &File, disk: &File) -> Vec<Played> {
     let can_drop = process::Itself::can_drop_pages();
     let is_possible =
-        move |which: &usize| (*which != work::NEEDS_DROPS || can_drop) && is_asked_for(&options.only, CONTENDERS[*which]);
+        move |which: &usize| (!work::NEED_DROPS.contains(which) || can_drop) && is_asked_for(&options.only, CONTENDERS[*which]);
     let mut played = Vec::new();
     for (place, file) in [("memory", memory), ("disk", disk)] {
         let mut rounds: Vec<_> = WORKS

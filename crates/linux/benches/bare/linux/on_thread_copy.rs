@@ -6,18 +6,12 @@
 
 use super::common::{Map, PAGE};
 use super::here::{Fault, Resolve, enter, leave};
+use super::leaving::Leaving;
 use super::process::Itself;
-use super::ring::{BATCH, Held, Ring};
+use super::ring::Ring;
 use super::work::{Contender, Scene};
 use spile_linux::{Door, Features, Uffd};
 use std::cell::UnsafeCell;
-
-/// What is to be dropped.
-#[derive(Default)]
-struct Leaving {
-    runs: [(u64, u64); BATCH],
-    count: usize,
-}
 
 pub struct OnThreadCopy<'a> {
     uffd: Uffd,
@@ -42,26 +36,6 @@ impl<'a> OnThreadCopy<'a> {
         let rings = (0..scene.threads).map(|_| UnsafeCell::new(Ring::new(scene.frames()))).collect();
         Self { uffd, itself: Itself::new(), region, buffers, rings, scene }
     }
-
-    fn write_back(&self, run: &[Held], leaving: &mut Leaving) {
-        let (at, len) = (self.region.at(run[0].page), run.len() as u64 * PAGE);
-        leaving.runs[leaving.count] = (at, len);
-        leaving.count += 1;
-        if run[0].is_dirty {
-            // SAFETY: (1) who writes meanwhile faults.
-            unsafe {
-                self.uffd.protect(at, len, true).expect("it is there");
-                self.scene.file.write(run[0].page, at, run.len() as u64);
-            }
-        }
-    }
-
-    fn drop(&self, leaving: &Leaving) {
-        let run = |(at, len): (u64, u64)| libc::iovec { iov_base: at as *mut libc::c_void, iov_len: len as usize };
-        // SAFETY: (1) who misses the pages faults, and reads what was written.
-        let is_done = leaving.count == 0 || unsafe { self.itself.drop_pages(&leaving.runs.map(run)[..leaving.count]) };
-        assert!(is_done, "it was tried before");
-    }
 }
 
 impl Resolve for OnThreadCopy<'_> {
@@ -76,8 +50,11 @@ impl Resolve for OnThreadCopy<'_> {
             return unsafe { self.uffd.protect(self.region.at(page), PAGE, false) }.expect("it is there");
         }
         let (first, mut leaving) = (page - page % window, Leaving::default());
-        ring.take(first, window, is_write, |_, run| self.write_back(run, &mut leaving));
-        self.drop(&leaving);
+        ring.take(first, window, is_write, |_, run| {
+            leaving.note(self.region.at(run[0].page), run, &self.uffd, &self.scene);
+        });
+        // SAFETY: (1) who misses the pages faults, and reads what was written.
+        unsafe { leaving.drop(&self.itself, None) };
         let buffer = self.buffers[part].at(0);
         // SAFETY: (1) the buffer is this thread's; (2) whoever misses the page waits for it.
         unsafe {
@@ -97,11 +74,9 @@ impl Contender for OnThreadCopy<'_> {
     }
 
     fn end(&self, part: usize) {
-        let mut leaving = Leaving::default();
         // SAFETY: (1) this thread's.
         unsafe { &mut *self.rings[part].get() }.drain(|_, run| {
-            self.write_back(run, &mut leaving);
-            leaving.count = 0;
+            Leaving::default().note(self.region.at(run[0].page), run, &self.uffd, &self.scene);
         });
         leave();
     }

@@ -9,6 +9,7 @@ use super::handler::Handler;
 use super::kernel::Kernel;
 use super::on_thread::OnThread;
 use super::on_thread_copy::OnThreadCopy;
+use super::on_thread_shared::{OnThreadShared, Way};
 use super::pager::Paged;
 use super::process::{cpu, pin, waited};
 use std::ops::Range;
@@ -74,10 +75,18 @@ pub const WORKS: [Work; 3] = [
     Work { name: "sequential read, 16 pages per fault", is_random: false, is_write: false, window: 16 },
 ];
 
-pub const CONTENDERS: [&str; 5] = ["on the thread, MOVE", "on the thread, COPY", "handler thread, COPY", "spile", "kernel mmap"];
+pub const CONTENDERS: [&str; 7] = [
+    "on the thread, MOVE",
+    "on the thread, COPY",
+    "on the thread, COPY to a memfd",
+    "on the thread, CONTINUE of a memfd",
+    "handler thread, COPY",
+    "spile",
+    "kernel mmap",
+];
 
-/// Which of them drops scattered pages by one call.
-pub const NEEDS_DROPS: usize = 1;
+/// Which of them drop scattered pages by one call.
+pub const NEED_DROPS: Range<usize> = 1..4;
 
 /// Time per page.
 #[derive(Clone, Copy)]
@@ -134,9 +143,11 @@ pub fn play(file: &File, work: &Work, which: usize, threads: u64) -> Vec<Sample>
     let samples = scope(|scope| {
         let contender: Box<dyn Contender> = match which {
             0 => Box::new(OnThread::new(scene)),
-            NEEDS_DROPS => Box::new(OnThreadCopy::new(scene)),
-            2 => Box::new(Handler::new(scene, scope)),
-            3 => Box::new(Paged::new(scene)),
+            1 => Box::new(OnThreadCopy::new(scene)),
+            2 => Box::new(OnThreadShared::new(scene, Way::Copy)),
+            3 => Box::new(OnThreadShared::new(scene, Way::Continue)),
+            4 => Box::new(Handler::new(scene, scope)),
+            5 => Box::new(Paged::new(scene)),
             _ => Box::new(Kernel::new(scene)),
         };
         let samples = time(scene, work, &*contender);
