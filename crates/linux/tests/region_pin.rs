@@ -118,7 +118,7 @@ fn nobody_takes_what_is_being_pinned() {
 
 /// A file whose pages have their number, and one more, as every word, and that is read past the page cache. Or a word why not.
 fn direct() -> Option<(tempfile::TempDir, File)> {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("input");
     let words: Vec<u8> = (0..PAGES).flat_map(|page| [page + 1; 512]).flat_map(u64::to_ne_bytes).collect();
     let mut file = File::create(&path).unwrap();
