@@ -909,6 +909,7 @@ fn controls() {
         ("leave-what-is-in-use", "vma_refcount::what_others_may_write_stays"),
         ("written-for-good", "vma_refcount::what_others_may_write_stays"),
         ("protect-what-is-in-use", "vma_refcount::what_others_may_write_stays"),
+        ("flushed-for-good", "vma_refcount::what_others_may_write_stays"),
         ("tail-of-what-is-away", "shared::vma_refcount::its_end_is_zeros"),
         ("lost-and-in-a-slot", "shared::vma_refcount::it_is_lost_while_it_is_away"),
     ]);

@@ -127,7 +127,7 @@ fn hide_or_clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, o
 fn clean<P: Pressed>(p: &P, file: &File<P>, page: u64, frame: FrameId, owed: &mut Owed<P>) {
     if !seeded!("write-what-is-written") {
         file.links().visit(p, page, |tables, at| {
-            if tables.clean(p, at, frame, owed) == Hidden::InUse {
+            if tables.clean(p, at, frame, owed) == Hidden::InUse && !seeded!("flushed-for-good") {
                 file.set_dirty(page);
             }
         });
