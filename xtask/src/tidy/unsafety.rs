@@ -66,6 +66,7 @@ const PLACES: &[&str] = &[
     "crates/stores/src/queued.rs",
     // The simulator's memory, and its RCU domain.
     "crates/sim/src/frames.rs",
+    "crates/sim/src/in_use.rs",
     "crates/sim/src/lib.rs",
     "crates/sim/src/mmu.rs",
     "crates/sim/src/rcu.rs",
