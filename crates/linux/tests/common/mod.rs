@@ -61,8 +61,13 @@ impl Map {
     }
 
     pub fn advise(&self, advice: i32) {
+        self.advise_pages(0..self.len / PAGE, advice);
+    }
+
+    pub fn advise_pages(&self, pages: std::ops::Range<u64>, advice: i32) {
+        let (at, len) = (self.at(pages.start) as *mut libc::c_void, (pages.end - pages.start) * PAGE);
         // SAFETY: (1) ours.
-        assert_eq!(unsafe { libc::madvise(self.at.cast(), self.len as usize, advice) }, 0);
+        assert_eq!(unsafe { libc::madvise(at, len as usize, advice) }, 0);
     }
 
     pub fn shared(file: &OwnedFd, pages: u64) -> Self {

@@ -4,6 +4,7 @@
 
 use super::common::Map;
 use super::work::{Contender, Scene};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 pub struct Kernel {
@@ -24,6 +25,10 @@ impl Kernel {
 impl Contender for Kernel {
     fn at(&self) -> u64 {
         self.map.at(0)
+    }
+
+    fn prefetch(&self, pages: Range<u64>) {
+        self.map.advise_pages(pages, libc::MADV_POPULATE_READ);
     }
 
     fn warms_up(&self) -> bool {

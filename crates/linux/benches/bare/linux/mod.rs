@@ -30,7 +30,7 @@ use spile_linux::{Ability, Engine, probe};
 use std::path::PathBuf;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::Ordering::Relaxed;
-use work::{CONTENDERS, Sample, WORKS, Work};
+use work::{Ahead, CONTENDERS, Sample, WORKS, Work};
 
 /// Pages of a file in memory, and of one that is not: the second has to be waited for.
 const PAGES: [u64; 2] = [16_384, 2_048];
@@ -173,7 +173,11 @@ fn play(options: &Options, memory: &File, disk: &File) -> Vec<Played> {
         let mut rounds: Vec<_> = WORKS
             .iter()
             .filter(|work| is_asked_for(&options.work, &report::of(work.name, place)))
-            .flat_map(|work| (0..CONTENDERS.len()).filter(is_possible).map(move |which| (work, which, [Vec::new(), Vec::new()])))
+            .flat_map(|work| {
+                let is_able = move |which: &usize| work.ahead == Ahead::No || work::CAN_PREFETCH.contains(which);
+                let which = (0..CONTENDERS.len()).filter(is_possible).filter(is_able);
+                which.map(move |which| (work, which, [Vec::new(), Vec::new()]))
+            })
             .collect();
         for _ in 0..options.rounds {
             for (work, which, rounds) in &mut rounds {

@@ -5,6 +5,7 @@ use super::work::{Contender, Scene};
 use spile::VmaRefcount;
 use spile_linux::backing::{Mode, OnFile};
 use spile_linux::{Pager, Region};
+use std::ops::Range;
 
 pub struct Paged {
     region: Region<OnFile>,
@@ -34,6 +35,10 @@ impl Paged {
 impl Contender for Paged {
     fn at(&self) -> u64 {
         self.region.as_ptr() as u64
+    }
+
+    fn prefetch(&self, pages: Range<u64>) {
+        self.region.prefetch(pages.start * PAGE..pages.end * PAGE).expect("the file has them");
     }
 
     fn finish(self: Box<Self>) {

@@ -57,6 +57,11 @@ pub trait Contender: Sync {
         true
     }
 
+    /// Brings these pages, of its numbering.
+    fn prefetch(&self, _pages: Range<u64>) {
+        unreachable!("it is not asked to")
+    }
+
     /// All threads have ended: what was written is in the file when this returns.
     fn finish(self: Box<Self>) {}
 }
@@ -67,12 +72,27 @@ pub struct Work {
     pub is_random: bool,
     pub is_write: bool,
     pub window: u64,
+    pub ahead: Ahead,
 }
 
-pub const WORKS: [Work; 3] = [
-    Work { name: "random read", is_random: true, is_write: false, window: 1 },
-    Work { name: "random write", is_random: true, is_write: true, window: 1 },
-    Work { name: "sequential read, 16 pages per fault", is_random: false, is_write: false, window: 16 },
+/// Whether pages are asked for by a call before they are touched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    No,
+    /// So many at a time, which is timed.
+    Timed(u64),
+    /// All of a stretch, before that is timed.
+    Before,
+}
+
+const FAULTS: Work = Work { name: "", is_random: false, is_write: false, window: 1, ahead: Ahead::No };
+
+pub const WORKS: [Work; 5] = [
+    Work { name: "random read", is_random: true, ..FAULTS },
+    Work { name: "random write", is_random: true, is_write: true, ..FAULTS },
+    Work { name: "sequential read, 16 pages per fault", window: 16, ..FAULTS },
+    Work { name: "prefetch of 64 pages, read", window: 16, ahead: Ahead::Timed(64), ..FAULTS },
+    Work { name: "read of what was prefetched", window: 16, ahead: Ahead::Before, ..FAULTS },
 ];
 
 pub const CONTENDERS: [&str; 7] = [
@@ -84,6 +104,9 @@ pub const CONTENDERS: [&str; 7] = [
     "spile",
     "kernel mmap",
 ];
+
+/// Which of them can be asked for pages by a call.
+pub const CAN_PREFETCH: Range<usize> = 5..7;
 
 /// Which of them drop scattered pages by one call.
 pub const NEED_DROPS: Range<usize> = 1..4;
@@ -176,12 +199,28 @@ fn time(scene: Scene<'_>, work: &Work, contender: &dyn Contender) -> Vec<Sample>
                 touch(work, contender.at(), page, before + nth / pages);
             }
         };
+        // In sequence: they lie together, but where the part begins anew.
+        let prefetch = |touches: &Range<u64>| {
+            let first = part * pages + touches.start % pages;
+            contender.prefetch(first..(first + touches.end - touches.start).min((part + 1) * pages));
+        };
         run(0..warm);
         let stretch = |n| {
+            let touches = warm + n * pages / STRETCHES..warm + (n + 1) * pages / STRETCHES;
+            if work.ahead == Ahead::Before {
+                prefetch(&touches);
+            }
             meet.wait();
             meet.wait();
             let since = Instant::now();
-            run(warm + n * pages / STRETCHES..warm + (n + 1) * pages / STRETCHES);
+            match work.ahead {
+                Ahead::Timed(count) => touches.clone().step_by(count as usize).for_each(|nth| {
+                    let some = nth..(nth + count).min(touches.end);
+                    prefetch(&some);
+                    run(some);
+                }),
+                Ahead::No | Ahead::Before => run(touches),
+            }
             (since, Instant::now())
         };
         let times: Vec<_> = (0..STRETCHES).map(stretch).collect();
