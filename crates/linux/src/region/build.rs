@@ -27,7 +27,7 @@ pub enum OnFailure {
     /// The process ends, with a line that says why.
     Abort,
     /// The page is poisoned (`UFFDIO_POISON`): from now on whoever touches it has SIGBUS with `BUS_MCEERR_AR`, as of memory that is broken, whether the backing works again or not; system calls
-    /// get `EHWPOISON` or `EFAULT`, and calls of the region's [say so](Failed::is_poisoned). Until it is [discarded](Region::discard), and can be had then. Takes
+    /// get `EHWPOISON` or `EFAULT`, and calls of the region's [say so](crate::Failed::is_poisoned). Until it is [discarded](Region::discard), and can be had then. Takes
     /// [`Ability::Poison`]; of more than 4,096 pages, and of what fails for another reason than its backing, it is as [`Signal`](Self::Signal).
     Poison,
 }

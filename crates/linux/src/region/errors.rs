@@ -15,11 +15,11 @@ use std::io;
 pub enum NoRegion {
     /// It would have no bytes, or more than addresses tell apart.
     Length(u64),
-    /// A window that is no power of two, or of more than [`RegionBuilder::MOST_AROUND`] pages.
+    /// A window that is no power of two, or of more than [`RegionBuilder::MOST_AROUND`](crate::RegionBuilder::MOST_AROUND) pages.
     Window(u32),
     /// It is to do what the kernel cannot here.
     Lacks(Ability),
-    /// A budget of less than [`RegionBuilder::LEAST`] bytes.
+    /// A budget of less than [`RegionBuilder::LEAST`](crate::RegionBuilder::LEAST) bytes.
     Budget(u64),
     /// The kernel refused something that it needs.
     Kernel(&'static str, io::Error),

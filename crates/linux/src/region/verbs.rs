@@ -98,7 +98,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
         self.served.mm.protect(self.range_of(&bytes)?, prot)
     }
 
-    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](OnFailure). Waits for all faults that are under way, as the end of a region does.
+    /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](crate::OnFailure). Waits for all faults that are under way, as the end of a region does.
     ///
     /// # Errors
     ///
