@@ -219,3 +219,19 @@ fn what_cannot_be_had_is_not_pinned() {
     assert_eq!(why(region.pin(PAGE..PAGES * PAGE + 1).map(drop).unwrap_err()), (PAGES * PAGE, Denied::Unmapped, None));
     assert_eq!((region.pinnable(), region.pin(9..9).unwrap().len()), (48 * PAGE, 0));
 }
+
+#[test]
+fn a_guard_that_is_forgotten_keeps_its_frames_and_nothing_else() {
+    each_engine(128 * PAGE, |pager| {
+        let mut region = pager.map(Asking::numbered(PAGES), PAGES * PAGE).unwrap();
+        std::mem::forget(region.pin_mut(3 * PAGE..5 * PAGE).unwrap());
+        region.as_mut_slice::<u64>().fill(9);
+        region.flush().unwrap();
+        assert_eq!((region.dirty(), region.backing().kept.word(3, 7)), (vec![3 * PAGE..5 * PAGE], 9));
+        drop(region);
+        assert_eq!(pager.usage().used, 2);
+        let region = pager.map(Asking::numbered(PAGES), PAGES * PAGE).unwrap();
+        region.as_slice::<[u64; 512]>().iter().zip(1..).for_each(|(words, number)| assert_eq!(words[9], number));
+        assert_eq!(region.pinnable(), 94 * PAGE);
+    });
+}
