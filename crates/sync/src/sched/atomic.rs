@@ -75,6 +75,25 @@ macro_rules! yielding {
                 self.compare_exchange(current, new, success, failure)
             }
 
+            /// Writes what `with` makes of the value, until nobody was in between; returns the previous one, as `Ok` if it made one.
+            #[inline]
+            #[track_caller]
+            pub fn fetch_update(
+                &self,
+                set: Ordering,
+                fetch: Ordering,
+                mut with: impl FnMut($value) -> Option<$value>,
+            ) -> Result<$value, $value> {
+                let mut value = self.load(fetch);
+                while let Some(new) = with(value) {
+                    match self.compare_exchange(value, new, set, fetch) {
+                        Ok(previous) => return Ok(previous),
+                        Err(other) => value = other,
+                    }
+                }
+                Err(value)
+            }
+
             $(
                 #[doc = concat!("`core`'s `", stringify!($rmw), "`: returns the previous value.")]
                 #[inline]
