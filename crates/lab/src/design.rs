@@ -5,7 +5,7 @@ use crate::bench::play::Contender;
 #[cfg(feature = "sched")]
 use crate::bench::scenes::{Costs, Scene, measure};
 use crate::bench::workload::Workload;
-use crate::bench::{contender, latencies};
+use crate::bench::{contender, latencies, real};
 #[cfg(feature = "sched")]
 use crate::concurrent::simulated::simulated;
 use crate::concurrent::threads::threaded;
@@ -34,6 +34,8 @@ pub struct Design {
     pub threaded: fn(&[Step], &Plan<'_>, Tell<'_>) -> Found,
     /// Makes a benchmark's passes on a machine, with so many threads.
     pub contender: fn(&Lean, &Workload, usize) -> Box<dyn Contender>,
+    /// The same on real memory of this process, if that can be had.
+    pub real: fn(&Workload, usize) -> Result<Box<dyn Contender>>,
     /// Measures how long calls take.
     pub latencies: fn(&Lean, Mapper) -> Latencies,
     /// Counts what so many simulated CPUs do to cache lines; none if the scene is not played on so many.
@@ -51,6 +53,7 @@ macro_rules! list {
             simulated: simulated::<spile::$design>,
             threaded: threaded::<spile::$design>,
             contender: contender::<spile::$design>,
+            real: real::<spile::$design>,
             latencies: latencies::<spile::$design>,
             #[cfg(feature = "sched")]
             lines: measure::<spile::$design>,

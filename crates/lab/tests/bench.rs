@@ -12,7 +12,7 @@ use spile_lab::bench::mapper::{Mapper, Reader};
 use spile_lab::bench::play::{Contender, Sample};
 use spile_lab::bench::rounds::check;
 use spile_lab::bench::target::machine;
-use spile_lab::bench::workload::{Area, Order, Step, Workload};
+use spile_lab::bench::workload::{Area, On, Order, Phase, Step, Workload};
 use spile_lab::design::DESIGNS;
 use spile_lab::lean::Lean;
 use std::io::Write as _;
@@ -49,6 +49,31 @@ fn designs_do_what_definitions_say() {
             }
         }
     }
+}
+
+/// On real memory too, which the pager counts; where there is one.
+#[test]
+fn designs_do_on_real_memory_what_definitions_say() {
+    let is_for_it = |workload: &Workload| !["brk1", "fork"].contains(&workload.name.as_str()) && !maps_units(workload);
+    for workload in tiny() {
+        for (threads, design) in [1, 2].into_iter().flat_map(|threads| DESIGNS.iter().map(move |design| (threads, design))) {
+            match (design.real)(&workload, threads) {
+                Ok(mut contender) => {
+                    assert!(is_for_it(&workload), "{} is not refused", workload.name);
+                    let sample = contender.play(PASSES).unwrap();
+                    check(design.name, &workload, threads, &sample)
+                        .unwrap_or_else(|error| panic!("{threads} threads: {error:#}"));
+                }
+                Err(why) if is_for_it(&workload) => return println!("skipped: {why:#}"),
+                Err(why) => assert!(why.to_string().contains("whole"), "{why:#}"),
+            }
+        }
+    }
+}
+
+fn maps_units(workload: &Workload) -> bool {
+    let by_unit = |phase: &Phase| phase.on == On::Unit && phase.steps.iter().any(|step| [Step::Map, Step::Unmap].contains(step));
+    workload.setup.iter().chain(&workload.pass).any(by_unit)
 }
 
 #[test]

@@ -102,6 +102,7 @@ const PLACES: &[&str] = &[
     // A machine's memory, system calls that are measured, and an allocator.
     "crates/lab/src/heap.rs",
     "crates/lab/src/bench/host.rs",
+    "crates/lab/src/bench/real.rs",
     "crates/lab/src/lean.rs",
 ];
 

@@ -20,6 +20,8 @@ const DEFINITIONS: &[&str] = bundled! {
 pub const MAPPER: &str = "mapper";
 /// What is run if nothing is named.
 pub const USUAL: [&str; 6] = ["page_fault1", "pft", "mmap1", "brk1", "fork", MAPPER];
+/// The same, on real memory.
+pub const REAL: [&str; 3] = ["pft", "page_fault1", "mmap1"];
 
 /// All that have definitions.
 ///

@@ -39,6 +39,32 @@ fn map(at: Option<u64>, len: u64, more: MapFlags) -> u64 {
     mapped.expect("nothing is there, and there is memory").expose_provenance() as u64
 }
 
+/// Writes a byte of each page.
+///
+/// # Safety
+///
+/// (1) They are memory that may be written, and nobody has a reference to it; (2) no other thread uses those bytes.
+#[inline]
+pub(super) unsafe fn write(at: u64, len: u64) {
+    for page in (at..at + len).step_by(PAGE as usize) {
+        // SAFETY: (1) and (2) the caller's.
+        unsafe { pointer(page).cast::<u8>().write_volatile(1) };
+    }
+}
+
+/// Reads one.
+///
+/// # Safety
+///
+/// (1) They are memory that may be read; (2) no other thread writes those bytes.
+#[inline]
+pub(super) unsafe fn read(at: u64, len: u64) {
+    for page in (at..at + len).step_by(PAGE as usize) {
+        // SAFETY: (1) and (2) the caller's.
+        unsafe { pointer(page).cast::<u8>().read_volatile() };
+    }
+}
+
 /// What `/proc` says of this process.
 fn slurp(name: &str, text: &mut String) -> usize {
     text.clear();
@@ -77,17 +103,13 @@ impl Target for Host {
     }
 
     fn write(&self, at: u64, len: u64) {
-        for page in (at..at + len).step_by(PAGE as usize) {
-            // SAFETY: (1) a workload's memory, mapped to be written; (2) a thread writes to what is its own.
-            unsafe { pointer(page).cast::<u8>().write_volatile(1) };
-        }
+        // SAFETY: (1) a workload's memory, mapped to be written; (2) a thread writes to what is its own.
+        unsafe { write(at, len) };
     }
 
     fn read(&self, at: u64, len: u64) {
-        for page in (at..at + len).step_by(PAGE as usize) {
-            // SAFETY: (1) a workload's memory, mapped to be read; (2) a thread reads what is its own.
-            unsafe { pointer(page).cast::<u8>().read_volatile() };
-        }
+        // SAFETY: (1) a workload's memory, mapped to be read; (2) a thread reads what is its own.
+        unsafe { read(at, len) };
     }
 
     fn discard(&self, at: u64, len: u64) {

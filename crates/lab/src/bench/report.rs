@@ -10,6 +10,16 @@ use super::workload::Workload;
 use serde::Serialize;
 use std::time::Duration;
 
+/// What is at the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    /// Nothing: verbs and faults are calls of the core's.
+    None,
+    /// Memory of a process, which its threads load and store.
+    Real,
+}
+
 /// What a contender did in a benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -19,6 +29,8 @@ pub struct Row {
     pub op: String,
     /// The contender.
     pub design: String,
+    /// What was at the addresses.
+    pub memory: Memory,
     /// How many threads there were.
     pub threads: usize,
     /// The pages of an area.
@@ -65,7 +77,14 @@ pub struct Times {
 
 impl Row {
     /// Of these rounds; none if there is none.
-    pub fn of(workload: &Workload, contender: &str, threads: usize, cpus: usize, samples: &[Sample]) -> Option<Self> {
+    pub fn of(
+        workload: &Workload,
+        contender: &str,
+        memory: Memory,
+        threads: usize,
+        cpus: usize,
+        samples: &[Sample],
+    ) -> Option<Self> {
         let last = samples.last()?;
         let Events { counts, lookups, fast, flushes } = last.events;
         let each = |number: u64| number as f64 / last.ops as f64;
@@ -74,6 +93,7 @@ impl Row {
             benchmark: workload.name.clone(),
             op: workload.op.clone(),
             design: contender.to_string(),
+            memory,
             threads,
             pages: workload.pages,
             oversubscribed: threads > cpus,

@@ -1,12 +1,12 @@
-//! `spile bench`: benchmarks of the field on every design, on the host, and on simulated CPUs.
+//! `spile bench`: benchmarks of the field on every design, on real memory, on the host, and on simulated CPUs.
 
 use super::End;
-use crate::bench::catalogue::{self, MAPPER, USUAL};
+use crate::bench::catalogue::{self, MAPPER, REAL, USUAL};
 use crate::bench::child::{Child, HOST};
 use crate::bench::clock;
 use crate::bench::mapper::{Latencies, Mapper, Reader};
-use crate::bench::play::Contender;
-use crate::bench::report::{Row, WaitTimes, Waits};
+use crate::bench::play::{Contender, Sample};
+use crate::bench::report::{Memory, Row, WaitTimes, Waits};
 use crate::bench::rounds::{self, Rounds};
 use crate::bench::target::machine;
 use crate::bench::workload::Workload;
@@ -42,6 +42,9 @@ pub struct Args {
     /// The kernel of this host takes part, by real system calls
     #[arg(long)]
     host: bool,
+    /// On real memory of this process: each design has its faults, by userfaultfd (Linux); pft, page_fault1 and mmap1, if none is named
+    #[arg(long, conflicts_with_all = ["sim", "local"])]
+    real: bool,
     /// How many rounds are told
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: usize,
@@ -112,7 +115,7 @@ pub fn run(args: &Args) -> Result<End> {
 impl Args {
     /// The benchmarks that were named, and whether `mapper` is one.
     fn chosen(&self) -> Result<(Vec<Workload>, bool)> {
-        let usual = USUAL.map(String::from).to_vec();
+        let usual = if self.real { REAL.map(String::from).to_vec() } else { USUAL.map(String::from).to_vec() };
         let names = if self.names.is_empty() && self.scenario.is_empty() { usual } else { self.names.clone() };
         let named = names.iter().filter(|name| *name != MAPPER).map(|name| catalogue::find(name));
         let workloads = named.chain(self.scenario.iter().map(|path| Workload::open(path)));
@@ -121,7 +124,9 @@ impl Args {
             Some(pages) if workload.as_ref().is_ok_and(|workload| workload.pages > 1) => workload?.with_pages(pages),
             _ => workload,
         });
-        Ok((resized.collect::<Result<_>>()?, names.iter().any(|name| name == MAPPER)))
+        let has_mapper = names.iter().any(|name| name == MAPPER);
+        ensure!(!(self.real && has_mapper), "{MAPPER} is not for real memory: it maps single pages beside a reader of the list");
+        Ok((resized.collect::<Result<_>>()?, has_mapper))
     }
 
     /// How often somebody plays.
@@ -134,12 +139,20 @@ impl Args {
         Child::start(&std::env::current_exe().context("where this program is")?)
     }
 
+    /// The designs as contenders.
+    fn designs(&self, workload: &Workload, threads: usize, designs: &[&Design]) -> Result<Vec<Box<dyn Contender>>> {
+        if self.real {
+            return designs.iter().map(|design| (design.real)(workload, threads)).collect();
+        }
+        let lean = machine(workload, threads, designs.len());
+        Ok(designs.iter().map(|design| (design.contender)(&lean, workload, threads)).collect())
+    }
+
     fn measure(&self, workload: &Workload, threads: usize, designs: &[&Design], progress: &mut Progress) -> Result<Vec<Row>> {
         if interrupt::is_asked() {
             return Ok(Vec::new());
         }
-        let lean = machine(workload, threads, designs.len());
-        let mut contenders: Vec<_> = designs.iter().map(|design| (design.contender)(&lean, workload, threads)).collect();
+        let mut contenders = self.designs(workload, threads, designs)?;
         if self.host {
             let mut child = self.child()?;
             child.begin(workload, threads)?;
@@ -149,7 +162,12 @@ impl Args {
         let mut tell = |name: &str| progress.begin(&format!("{} x{threads}, {name}", workload.name));
         let samples = rounds::play(&mut contenders, workload, threads, rounds, &mut tell)?;
         let played = contenders.iter().map(|contender| contender.name()).zip(&samples);
-        Ok(played.filter_map(|(name, samples)| Row::of(workload, name, threads, clock::cpus(), samples)).collect())
+        Ok(played.filter_map(|(name, samples)| self.row(workload, name, threads, samples)).collect())
+    }
+
+    fn row(&self, workload: &Workload, name: &str, threads: usize, samples: &[Sample]) -> Option<Row> {
+        let memory = if self.real || name == HOST { Memory::Real } else { Memory::None };
+        Row::of(workload, name, memory, threads, clock::cpus(), samples)
     }
 
     fn map(&self, designs: &[&Design], progress: &mut Progress) -> Result<Vec<Waits>> {

@@ -1,8 +1,7 @@
 //! Tables and JSON of `spile bench`.
 
 use super::{Args, Found};
-use crate::bench::child::HOST;
-use crate::bench::report::{Row, Waits};
+use crate::bench::report::{Memory, Row, Waits};
 use crate::bench::rounds::Spread;
 use crate::output::{self, grouped};
 use anyhow::Result;
@@ -92,7 +91,7 @@ fn throughput(rows: &[Row]) {
             known(row.per_op.faults),
             known(row.per_op.changes),
             times.fast.map_or_else(String::new, |fast| format!("{:.1} %", fast * 100.0)),
-            if row.design == HOST { String::new() } else { short(times.flushes_per_op, 4) },
+            if row.memory == Memory::Real { String::new() } else { short(times.flushes_per_op, 4) },
         ]);
     }
     println!("{table}");
@@ -137,6 +136,10 @@ fn latency(waits: &[Waits]) {
     println!("{table}");
 }
 
+const ON_NONE: &str = "The core pays for zeroing pages, and not for entering a kernel: the host's figures have system calls and exceptions in them.";
+const ON_REAL_MEMORY: &str = "Designs: real memory of this process, by userfaultfd. A fault is a signal, and a page that the kernel copies in; to map is a region of the pager's, to unmap its end.\n\
+                              The host, if it takes part: the kernel's own mmap and munmap of private anonymous memory, without a pager.";
+
 fn footnotes(args: &Args, found: &Found) {
     let rounds = found.rows.iter().map(|row| row.times.rounds).chain(found.waits.iter().map(|row| row.times.rounds)).min();
     println!(
@@ -156,9 +159,7 @@ fn footnotes(args: &Args, found: &Found) {
     if args.pages.is_some() {
         println!("Areas have {} pages, and not what the benchmarks say.", args.pages.unwrap_or(0));
     }
-    println!(
-        "The core pays for zeroing pages, and not for entering a kernel: the host's figures have system calls and exceptions in them."
-    );
+    println!("{}", if args.real { ON_REAL_MEMORY } else { ON_NONE });
     if args.host {
         println!("The host ran with 4 KiB pages alone (PR_SET_THP_DISABLE), in a process of its own.");
     }
