@@ -1,5 +1,8 @@
 //! `spile` without a verb: in a quarter of a minute, what there is to see.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod real;
+
 use super::End;
 use super::replay::tell_differences;
 use crate::concurrent::{Found, Plan, WINDOW, freely};
@@ -40,6 +43,10 @@ pub fn run() -> Result<End> {
         good &= crowd(&sources)?;
         good &= interrupt::is_asked() || story()?;
     }
+    if !interrupt::is_asked() {
+        println!();
+        good &= real_memory()?;
+    }
     println!("\n{NEXT}");
     Ok(if good && !interrupt::is_asked() { End::Good } else { End::Bad })
 }
@@ -48,6 +55,7 @@ const NEXT: &str = "Next:
   spile replay TRACE --check --design all       your own recording, or one of the ten, checked against the kernel
   spile replay --concurrent --cpus 2,64 --placement free --html report.html
   spile bench pft mmap1 --threads 1,2 --host    the benchmarks of the field, and this kernel beside them
+  spile bench pft --real --threads 1,2 --host   the same on real memory of this process
   spile race                                    the races that Linux had
   spile designs                                 what each design promises";
 
@@ -100,6 +108,17 @@ fn replays(sources: &[Source]) -> bool {
         bad.map(|((source, design), report)| (format!("{}, {}", source.name, design.name), report.first_difference())),
     );
     good && reports.len() == pairs.len() && sources.iter().all(|source| source.torn.is_none())
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn real_memory() -> Result<bool> {
+    real::run()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn real_memory() -> Result<bool> {
+    println!("4. Real memory\nLeft out: this is not Linux on x86-64.");
+    Ok(true)
 }
 
 /// A crowd of threads on many CPUs, under every design. Whether all agree.
