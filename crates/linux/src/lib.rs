@@ -59,6 +59,7 @@ mod scan;
 mod signal;
 mod status;
 mod stopped;
+mod trace;
 mod tracked;
 mod trial;
 mod uffd;
@@ -78,6 +79,7 @@ pub use region::{
 pub use signal::thread_can_fault;
 pub use status::Status;
 pub use stopped::{Call, Cause, Stopped};
+pub use trace::Trace;
 pub use tracked::{NoTracking, Tracked};
 pub use trial::{Ability, Why};
 pub use uffd::{Features, Uffd};

@@ -10,6 +10,7 @@ use crate::door::{Door, Shut};
 use crate::host::Host;
 use crate::probe::{Engine, Refused, Report, probe};
 use crate::region::{Region, RegionBuilder};
+use crate::trace::Trace;
 use crate::uffd::Features;
 use crate::workers::Workers;
 use crate::{PAGE, signal};
@@ -18,7 +19,7 @@ use spile::{Locking, VmaRefcount};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Memory for regions, whose faults it handles on the threads that take them.
 ///
@@ -29,6 +30,7 @@ pub struct Pager<L: Locking = VmaRefcount> {
     workers: Arc<Workers>,
     /// Whether the kernel poisons pages.
     poisons: bool,
+    trace: OnceLock<Trace>,
     design: PhantomData<fn() -> L>,
 }
 
@@ -162,7 +164,8 @@ impl<L: Locking> Builder<L> {
         let uffd = Door::for_own_faults(features).map_err(NoPager::Shut)?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;
-        Ok(Pager { host, engine, workers: Arc::new(Workers::new(self.workers)), poisons, design: PhantomData })
+        let workers = Arc::new(Workers::new(self.workers));
+        Ok(Pager { host, engine, workers, poisons, trace: OnceLock::new(), design: PhantomData })
     }
 }
 
@@ -204,6 +207,15 @@ impl<L: Locking> Pager<L> {
         let budget = self.host.frames() as u64;
         let free = self.host.free_frames() as u64;
         Usage { budget, used: budget.saturating_sub(free), idle: self.host.idle() as u64, tables: self.host.tables() as u64 }
+    }
+
+    /// A recording of what regions do that are mapped from now on: room for the first `most` events, 48 bytes each. One for a pager: who asks again is given the same.
+    pub fn trace(&self, most: usize) -> Trace {
+        self.trace.get_or_init(|| Trace::new(most)).clone()
+    }
+
+    pub(crate) fn traced(&self) -> Option<&Trace> {
+        self.trace.get()
     }
 
     pub(crate) fn host(&self) -> &Host {

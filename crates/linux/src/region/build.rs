@@ -11,6 +11,7 @@ use crate::host::{Contents, Memory};
 use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
+use crate::trace::{Noted, What};
 use crate::{Ability, PAGE};
 use spile::backing::File;
 use spile::{Attr, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
@@ -113,8 +114,9 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
         file.set_readahead(self.window);
         let range = spile::Range::with_len(memory.at(0), memory.len()).expect("whole pages");
         let mm = Mm::new(host, Layout { all: range, base: range.end(), stack_gap: 0 }).map_err(|_| NoRegion::NoMemory)?;
+        let prot = if self.is_writable { Prot::RW } else { Prot::R };
         let attr = |_| Attr {
-            prot: if self.is_writable { Prot::RW } else { Prot::R },
+            prot,
             flags: Flags::SHARED
                 .with(Flags::when(self.is_writable, Flags::MAY_WRITE))
                 .with(Flags::when(self.window == 1, Flags::RANDOM)),
@@ -133,7 +135,9 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
             faults: Meter::default(),
             poisoned,
             pinned: AtomicU64::new(0),
+            noted: Noted::new(self.pager.traced()),
         });
+        served.note_change(What::Map(prot.bits()), range.start()..range.end());
         let region = Region {
             served: ManuallyDrop::new(served),
             backing,

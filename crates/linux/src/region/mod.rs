@@ -27,6 +27,7 @@ use crate::host::{Contents, Errands, Host, Memory};
 use crate::latency::Meter;
 use crate::registry::{self, Answer, Serve, Visit};
 use crate::report;
+use crate::trace::{Noted, What};
 use crate::workers::Workers;
 use poison::Poisoned;
 use spile::backing::File;
@@ -50,6 +51,7 @@ struct Served<L: Locking> {
     poisoned: Option<Arc<Poisoned>>,
     /// How many pages are pinned.
     pinned: AtomicU64,
+    noted: Noted,
 }
 
 impl<L: Locking> Served<L> {
@@ -61,6 +63,11 @@ impl<L: Locking> Served<L> {
     fn failure(&self, at: u64, why: Denied) -> Failed {
         let error = if why == Denied::Bus { self.contents().take_error() } else { None };
         Failed { at, why, error }
+    }
+
+    /// A change of mappings.
+    fn note_change(&self, what: What, at: Range<u64>) {
+        self.noted.change(what, at, |each| self.mm.each_mapping(each));
     }
 
     fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
@@ -75,7 +82,9 @@ impl<L: Locking> Served<L> {
 
 impl<L: Locking> Serve for Served<L> {
     fn serve(&self, at: u64, access: Access) -> Result<(), Denied> {
-        self.faults.time(|| self.fault(at, access))
+        self.faults.time(|| self.fault(at, access))?;
+        self.noted.note(access.into(), at..at);
+        Ok(())
     }
 
     fn bring(&self, page: u64) -> Result<(), Failed> {
@@ -124,6 +133,11 @@ impl<B: Backing, L: Locking> Region<B, L> {
         bytes.start / PAGE..bytes.end.min(self.len).div_ceil(PAGE).max(bytes.start / PAGE)
     }
 
+    /// Where pages are.
+    fn at_pages(&self, pages: &Range<u64>) -> Range<u64> {
+        self.memory.at(pages.start)..self.memory.at(pages.end)
+    }
+
     fn range_of(&self, bytes: &Range<u64>) -> Result<spile::Range, spile::BadRange> {
         let pages = self.pages_of(bytes);
         spile::Range::with_len(self.memory.at(0) + pages.start * PAGE, (pages.end - pages.start) * PAGE)
@@ -162,6 +176,7 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
             while self.served.mm.unmap(range).is_err() {
                 std::thread::yield_now();
             }
+            self.served.noted.note(What::Unmap, self.addresses());
         }
         self.take_out(self.pages());
         // SAFETY: (1) once, here, and not used after.

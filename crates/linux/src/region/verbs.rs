@@ -9,6 +9,7 @@ use super::{Failed, NoRegion, Region, Unwritten};
 use crate::PAGE;
 use crate::backing::Backing;
 use crate::registry::{self, Serve, Visit};
+use crate::trace::{self, What};
 use crate::working_set::WorkingSet;
 use spile::{Locking, Prot};
 use std::io;
@@ -33,7 +34,10 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// [`Failed`]: what lies before is there.
     pub fn prefetch(&self, bytes: Range<u64>) -> Result<(), Failed> {
         let _visit = Visit::begin();
-        self.pages_of(&bytes).try_for_each(|page| self.served.bring(page))
+        let pages = self.pages_of(&bytes);
+        pages.clone().try_for_each(|page| self.served.bring(page))?;
+        self.note(trace::PREFETCH, &pages);
+        Ok(())
     }
 
     /// Writes back what was written, and waits until the backing says that it is durable.
@@ -47,13 +51,17 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     fn flush_pages(&self, pages: Range<u64>) -> Result<(), Unwritten> {
-        self.served.file.flush(pages).map_err(|_| Unwritten(self.served.contents().take_error()))
+        self.served.file.flush(pages.clone()).map_err(|_| Unwritten(self.served.contents().take_error()))?;
+        self.note(What::Sync, &pages);
+        Ok(())
     }
 
     /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
     pub fn evict(&self, bytes: Range<u64>) {
         let _visit = Visit::begin();
-        self.served.file.send_out(self.pages_of(&bytes));
+        let pages = self.pages_of(&bytes);
+        self.served.file.send_out(pages.clone());
+        self.note(trace::EVICT, &pages);
     }
 
     /// From now on it may show so many bytes, of the pager's budget; what is too much leaves.
@@ -76,6 +84,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
         let pages = bytes.start.div_ceil(PAGE)..if bytes.end >= self.len { self.pages().end } else { bytes.end / PAGE };
         if !pages.is_empty() {
             self.take_out(pages.clone());
+            self.note(trace::DISCARD, &pages);
             self.served.contents().discard(pages.clone());
             let _visit = Visit::begin();
             self.served.cure(&pages);
@@ -95,7 +104,9 @@ impl<B: Backing, L: Locking> Region<B, L> {
             Allowed::Reads => Prot::R,
             Allowed::Writes => Prot::RW,
         };
-        self.served.mm.protect(self.range_of(&bytes)?, prot)
+        self.served.mm.protect(self.range_of(&bytes)?, prot)?;
+        self.served.note_change(What::Protect(prot.bits()), self.at_pages(&self.pages_of(&bytes)));
+        Ok(())
     }
 
     /// Takes the pages of `bytes` away: what was written is written back first, and who touches them is [told](crate::OnFailure). Waits for all faults that are under way, as the end of a region does.
@@ -110,14 +121,22 @@ impl<B: Backing, L: Locking> Region<B, L> {
             let _visit = Visit::begin();
             self.flush_pages(pages.clone())?;
             self.served.mm.unmap(range).map_err(|_| Unwritten(Some(io::ErrorKind::OutOfMemory.into())))?;
+            self.note(What::Unmap, &pages);
         }
         self.take_out(pages);
         Ok(())
     }
 
+    /// Something was done to `pages`.
+    fn note(&self, what: What, pages: &Range<u64>) {
+        if !pages.is_empty() {
+            self.served.noted.note(what, self.at_pages(pages));
+        }
+    }
+
     /// Nothing of `pages` stays in memory, and none is shown, also of what an evictor has left.
     pub(super) fn take_out(&self, pages: Range<u64>) {
-        let at = self.memory.at(pages.start)..self.memory.at(pages.end);
+        let at = self.at_pages(&pages);
         {
             let _visit = Visit::begin();
             self.served.file.invalidate(pages);
