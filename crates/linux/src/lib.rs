@@ -46,6 +46,7 @@
 pub mod backing;
 mod child;
 mod door;
+mod events;
 mod host;
 mod latency;
 mod pager;

@@ -13,7 +13,7 @@ use crate::region::{Region, RegionBuilder};
 use crate::trace::Trace;
 use crate::uffd::Features;
 use crate::workers::Workers;
-use crate::{PAGE, signal};
+use crate::{PAGE, events, signal};
 use spile::reclaim::Pressed;
 use spile::{Locking, VmaRefcount};
 use std::fmt;
@@ -152,6 +152,7 @@ impl<L: Locking> Builder<L> {
             None => report.engine,
             Some(engine) => report.missing(engine).map_or(Ok(engine), |ability| Err(Refused::Lacks(ability))),
         };
+        events::chosen(&chosen, &report.kernel);
         let engine = match chosen {
             Ok(engine) => engine,
             Err(refused) => return Err(NoPager::Refused(refused, Box::new(report))),

@@ -29,6 +29,8 @@ mod sleep;
 mod stash;
 
 pub use contents::Contents;
+#[cfg(feature = "tracing")]
+pub use contents::is_asking;
 pub use errands::Errands;
 pub use lanes::{LANES, here, lock};
 pub use memory::Memory;

@@ -12,7 +12,7 @@ use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
 use crate::trace::{Noted, What};
-use crate::{Ability, PAGE};
+use crate::{Ability, PAGE, events};
 use spile::backing::File;
 use spile::{Attr, Flags, Layout, Locking, Mm, Place, Prot, VmaRefcount};
 use spile_sync::atomic::AtomicU64;
@@ -136,6 +136,7 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
             poisoned,
             pinned: AtomicU64::new(0),
             noted: Noted::new(self.pager.traced()),
+            failures_told: AtomicU64::new(0),
         });
         served.note_change(What::Map(prot.bits()), range.start()..range.end());
         let region = Region {
@@ -155,6 +156,10 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// Lets the handler know it.
     fn publish(mut self) -> Result<Self, NoRegion> {
         self.is_known = registry::add(&self.addresses(), Arc::clone(&self.served) as Arc<dyn Serve>);
-        if self.is_known { Ok(self) } else { Err(NoRegion::NoMemory) }
+        if !self.is_known {
+            return Err(NoRegion::NoMemory);
+        }
+        events::mapped(&self.addresses(), self.is_writable);
+        Ok(self)
     }
 }

@@ -9,7 +9,7 @@ use crate::backing::Backing;
 use crate::status::Status;
 use crate::watchdog::{Asked, Watchdog};
 use crate::working_set::WorkingSet;
-use crate::{PAGE, runs};
+use crate::{PAGE, events, runs};
 use spile::Locking;
 use spile_sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::io;
@@ -66,6 +66,11 @@ impl<B: Backing, L: Locking> Region<B, L> {
     ///
     /// There is no thread for it.
     pub fn watch(&self, limit: Duration, tell: impl Fn(Asked, Duration) + Send + 'static) -> io::Result<Watchdog> {
+        let region = self.memory.at(0);
+        let tell = move |asked, lasts| {
+            events::lasts(region, asked, lasts);
+            tell(asked, lasts);
+        };
         Watchdog::of(self.served.contents().calls().clone(), limit, tell)
     }
 

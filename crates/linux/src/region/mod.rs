@@ -26,9 +26,9 @@ use crate::backing::Backing;
 use crate::host::{Contents, Errands, Host, Memory};
 use crate::latency::Meter;
 use crate::registry::{self, Answer, Serve, Visit};
-use crate::report;
 use crate::trace::{Noted, What};
 use crate::workers::Workers;
+use crate::{events, report};
 use poison::Poisoned;
 use spile::backing::File;
 use spile::{Access, Denied, Locking, Mm, VmaRefcount};
@@ -52,6 +52,8 @@ struct Served<L: Locking> {
     /// How many pages are pinned.
     pinned: AtomicU64,
     noted: Noted,
+    /// How many failures of the backing were told as events.
+    failures_told: AtomicU64,
 }
 
 impl<L: Locking> Served<L> {
@@ -183,6 +185,7 @@ impl<B: Backing, L: Locking> Drop for Region<B, L> {
         drop(unsafe { ManuallyDrop::take(&mut self.served) });
         // What waits for readers that are gone: with it the backing goes.
         Global.barrier();
+        events::ended(&self.addresses());
     }
 }
 

@@ -6,12 +6,13 @@
 
 use super::build::LEAST;
 use super::{Failed, NoRegion, Region, Unwritten};
-use crate::PAGE;
 use crate::backing::Backing;
 use crate::registry::{self, Serve, Visit};
 use crate::trace::{self, What};
 use crate::working_set::WorkingSet;
+use crate::{PAGE, events};
 use spile::{Locking, Prot};
+use spile_sync::atomic::Ordering;
 use std::io;
 use std::ops::Range;
 
@@ -51,9 +52,13 @@ impl<B: Backing, L: Locking> Region<B, L> {
     }
 
     fn flush_pages(&self, pages: Range<u64>) -> Result<(), Unwritten> {
-        self.served.file.flush(pages.clone()).map_err(|_| Unwritten(self.served.contents().take_error()))?;
-        self.note(What::Sync, &pages);
-        Ok(())
+        let flushed = self.served.file.flush(pages.clone()).map_err(|_| Unwritten(self.served.contents().take_error()));
+        events::flushed(self.memory.at(0), &pages, &flushed);
+        match flushed {
+            Ok(()) => self.note(What::Sync, &pages),
+            Err(_) => self.tell_failures(),
+        }
+        flushed
     }
 
     /// Lets the pages of `bytes` leave memory, if nobody has them; what was written is written back first. What could not be stays.
@@ -74,7 +79,10 @@ impl<B: Backing, L: Locking> Region<B, L> {
             return Err(NoRegion::Budget(bytes));
         }
         let _visit = Visit::begin();
+        let before = self.served.mm.resident_pages();
         self.served.mm.set_limit(bytes.map(|bytes| bytes / PAGE));
+        events::limited(self.memory.at(0), bytes, before.saturating_sub(self.served.mm.resident_pages()) * PAGE);
+        self.tell_failures();
         Ok(())
     }
 
@@ -127,8 +135,19 @@ impl<B: Backing, L: Locking> Region<B, L> {
         Ok(())
     }
 
+    /// What the backing could not do since that was told last, in handlers too.
+    fn tell_failures(&self) {
+        let failed = self.served.contents().done().failed.load(Ordering::Relaxed);
+        // Relaxed, both: numbers.
+        let told = self.served.failures_told.fetch_max(failed, Ordering::Relaxed);
+        if failed > told {
+            events::failed(self.memory.at(0), failed - told);
+        }
+    }
+
     /// Something was done to `pages`.
     fn note(&self, what: What, pages: &Range<u64>) {
+        self.tell_failures();
         if !pages.is_empty() {
             self.served.noted.note(what, self.at_pages(pages));
         }
