@@ -226,7 +226,8 @@ fn hosts() -> Result<Skipped> {
             run(some_optimisation(&mut cargo(&["run", "-p", "spile-linux", "--example", name])))?;
         }
     }
-    Ok(None)
+    // Who listens takes a feature.
+    done(run(some_optimisation(&mut cargo(&["test", "-p", "spile-linux", "--features", "tracing", "--test", "events"]))))
 }
 
 /// The pager's proofs at their full length: increments against an evictor, crashes, and everything at once.
