@@ -9,6 +9,7 @@ use crate::host::lock;
 use crate::signal;
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// Something to be done in parts.
@@ -62,7 +63,8 @@ impl Shared {
     fn work(&self) {
         signal::block_others();
         while let Some((job, part)) = self.next() {
-            job.run(part);
+            // Whom it wakes, or drops, may panic; the thread is others' too.
+            _ = catch_unwind(AssertUnwindSafe(move || job.run(part)));
         }
     }
 }

@@ -194,3 +194,26 @@ fn a_region_that_ends_waits_for_nobody_who_has_not_begun() {
     failed.err().into_iter().for_each(|failed| assert_eq!((failed.at % (16 * PAGE), failed.why), (0, Denied::Unmapped)));
     assert_eq!(pager.usage().used, 0);
 }
+
+/// Whom it is not well to wake.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("of a waker");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_takes_no_worker_with_it() {
+    let _watched = watched();
+    let (Some(pager), gate) = (pager(1), Arc::<Gate>::default()) else { return };
+    let region = pager.map(gated(&gate), PAGES * PAGE).unwrap();
+    let mut awaited = region.prefetch_async(0..PAGE);
+    let waker = Waker::from(Arc::new(Panics));
+    assert!(pin!(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
+    gate.open();
+    // By the same worker.
+    block_on(region.prefetch_async(32 * PAGE..33 * PAGE)).unwrap();
+    block_on(awaited).unwrap();
+}
