@@ -203,6 +203,19 @@ fn a_quarter_stays_for_others() {
 }
 
 #[test]
+fn what_others_write_leaves_beside_what_is_pinned() {
+    each_engine(64 * PAGE, |pager| {
+        let [region, other] = [(); 2].map(|()| pager.map(Asking::numbered(PAGES), PAGES * PAGE).unwrap());
+        let _most = region.pin(0..region.pinnable()).unwrap();
+        for page in 0..PAGES {
+            // SAFETY: (1) an atomic: all use it as such.
+            unsafe { AtomicU64::from_ptr((other.as_ptr() as u64 + page * PAGE) as *mut u64) }.fetch_add(1, Relaxed);
+        }
+        other.as_slice::<[u64; 512]>().iter().zip(1..).for_each(|(words, number)| assert_eq!(words[0], number + 1));
+    });
+}
+
+#[test]
 fn what_cannot_be_had_is_not_pinned() {
     let _watched = watched();
     let Some(pager) = pager(64 * PAGE) else { return };

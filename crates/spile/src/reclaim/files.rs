@@ -51,7 +51,8 @@ impl<P: Pressed> Reclaimer<P> {
             false => None,
         };
         if !may_leave || is_dirty && claim.is_none() {
-            self.policy.stays(p, frame, seen.accessed);
+            // Also what somebody has, or cannot be written: among the inactive many such would keep those that are used from being looked at again.
+            self.policy.stays(p, frame, true);
             return None;
         }
         let mut entries = 0;
