@@ -216,6 +216,20 @@ fn what_others_write_leaves_beside_what_is_pinned() {
 }
 
 #[test]
+fn a_store_to_two_pages_ends_beside_what_is_pinned() {
+    each_engine(64 * PAGE, |pager| {
+        let [region, other] = [(); 2].map(|()| pager.map(Asking::numbered(PAGES), PAGES * PAGE).unwrap());
+        let _most = region.pin(0..region.pinnable()).unwrap();
+        for page in 1..PAGES {
+            let at = other.as_ptr() as u64 + page * PAGE - 4;
+            // SAFETY: (1) one store of eight bytes of the region's, which nobody else uses.
+            unsafe { std::arch::asm!("mov [{}], {}", in(reg) at, in(reg) page << 32) };
+        }
+        assert!((1..PAGES).all(|page| other.as_slice::<u32>()[page as usize * 1024] == page as u32));
+    });
+}
+
+#[test]
 fn what_cannot_be_had_is_not_pinned() {
     let _watched = watched();
     let Some(pager) = pager(64 * PAGE) else { return };

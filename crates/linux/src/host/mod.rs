@@ -151,7 +151,8 @@ impl Host {
         if contents::is_asking() {
             return;
         }
-        let low = (self.frames() / 3).min(FEW);
+        // Of those that can leave: else nothing is enough, and each fault takes what the one before has brought.
+        let low = (self.pins().others() / 3).min(FEW);
         self.reclaimer().balance(self, Marks { low, high: low + stash::RUN });
     }
 

@@ -56,6 +56,11 @@ impl Pins {
         self.most.saturating_sub(self.count.load(Ordering::Relaxed))
     }
 
+    /// How many frames are not pinned, at least.
+    pub fn others(&self) -> usize {
+        (self.of.len() - 1).saturating_sub(self.count.load(Ordering::Relaxed) as usize)
+    }
+
     /// The page of `frame`, on which the caller has a hold, is to stay where it is.
     pub fn pin(&self, frame: FrameId, is_to_write: bool) {
         // Relaxed: the table's lock, which the caller takes next, releases it to who asks.
