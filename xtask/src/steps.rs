@@ -18,6 +18,7 @@ const fn minutes(count: u64) -> Duration {
 const CI: &[Step] = &[
     ("test", || done(run(some_optimisation(&mut cargo(&["test", "--workspace"]))))),
     ("test, scheduler", test_sched),
+    ("test, engines", engines),
     ("judge", || judge("100000")),
     ("format", || done(run(&mut cargo(&["fmt", "--all", "--check"])))),
     ("clippy", clippy),
@@ -228,6 +229,14 @@ fn hosts() -> Result<Skipped> {
     }
     // Who listens takes a feature.
     done(run(some_optimisation(&mut cargo(&["test", "-p", "spile-linux", "--features", "tracing", "--test", "events"]))))
+}
+
+/// The tests of regions by each engine that is not the best. Where it cannot be had they say so.
+fn engines() -> Result<Skipped> {
+    for engine in ["copy", "shared"] {
+        run(some_optimisation(&mut cargo(&["test", "-p", "spile-linux", "--tests"])).env("SPILE_ENGINE", engine))?;
+    }
+    Ok(None)
 }
 
 /// The pager's proofs at their full length: increments against an evictor, crashes, and everything at once.

@@ -138,6 +138,12 @@ impl<L: Locking> Builder<L> {
         Self { workers: threads.max(1), ..self }
     }
 
+    /// With memory that others may map: [`Engine::Shared`]. [`Region::share`] gives it to them.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        self.engine(Engine::Shared)
+    }
+
     /// Asks the kernel for it.
     ///
     /// # Errors
@@ -158,10 +164,8 @@ impl<L: Locking> Builder<L> {
             Err(refused) => return Err(NoPager::Refused(refused, Box::new(report))),
         };
         let kernel = |what| move |error| NoPager::Kernel(what, error);
-        let features = Features::SIGBUS.with(Features::PAGEFAULT_FLAG_WP);
-        let features = if engine == Engine::Move { features.with(Features::MOVE) } else { features };
         let poisons = report.can(Ability::Poison);
-        let features = if poisons { features.with(Features::POISON) } else { features };
+        let features = if poisons { engine.features().with(Features::POISON) } else { engine.features() };
         let uffd = Door::for_own_faults(features).map_err(NoPager::Shut)?;
         let host = Host::new(uffd, engine, (self.budget / PAGE) as u32).map_err(kernel("map the pager's memory"))?;
         signal::install().map_err(kernel("handle SIGBUS"))?;

@@ -24,10 +24,10 @@ pub struct Pages {
     count: u64,
 }
 
-/// A memfd of so many pages.
+/// A memfd of so many pages, which may be sealed.
 pub fn memfd(count: u64) -> io::Result<OwnedFd> {
     // SAFETY: (1) the name is a string of C.
-    let fd = unsafe { libc::memfd_create(c"spile".as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = unsafe { libc::memfd_create(c"spile".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if fd < 0 {
         return Err(Error::last_os_error());
     }
@@ -36,6 +36,21 @@ pub fn memfd(count: u64) -> io::Result<OwnedFd> {
     // SAFETY: (1) a call without pointers.
     let result = unsafe { libc::ftruncate(fd.as_raw_fd(), (count * PAGE) as i64) };
     if result == 0 { Ok(fd) } else { Err(Error::last_os_error()) }
+}
+
+/// Makes a hole in a memfd: nobody who maps it has what was there.
+pub fn make_hole(file: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+    let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    loop {
+        // SAFETY: (1) a call without pointers.
+        if unsafe { libc::fallocate(file.as_raw_fd(), how, offset as i64, len as i64) } == 0 {
+            return Ok(());
+        }
+        let error = Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 impl Pages {
@@ -54,7 +69,7 @@ impl Pages {
 
     fn map(count: u64, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
         let len = (count * PAGE) as usize;
-        map_empty(len, flags, fd).map(|at| Self { at, count })
+        map_empty(null_mut(), len, flags, fd).map(|at| Self { at, count })
     }
 
     /// Says something of them that may be ignored, of their size or of forks.
@@ -111,10 +126,12 @@ impl Drop for Pages {
 }
 
 /// Maps so many bytes, which may be read and written, and of which none is there yet: in a process that has all its memory locked (`MCL_FUTURE`) the kernel would put pages there at once.
-pub fn map_empty(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<*mut u8> {
-    // SAFETY: (1) a new mapping overlaps nothing; (2) nobody uses it yet.
+/// `at` is null, or the caller's, to be mapped over, and his still if it fails.
+pub fn map_empty(at: *mut u8, len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<*mut u8> {
+    let is_new = at.is_null();
+    // SAFETY: (1) a new mapping overlaps nothing, or what the caller gives; (2) nobody uses it yet.
     unsafe {
-        let at = libc::mmap(null_mut(), len, libc::PROT_NONE, flags, fd, 0);
+        let at = libc::mmap(at.cast(), len, libc::PROT_NONE, flags, fd, 0);
         if at == libc::MAP_FAILED {
             return Err(Error::last_os_error());
         }
@@ -123,7 +140,9 @@ pub fn map_empty(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<
             return Ok(at.cast());
         }
         let error = Error::last_os_error();
-        libc::munmap(at, len);
+        if is_new {
+            libc::munmap(at, len);
+        }
         Err(error)
     }
 }

@@ -19,11 +19,14 @@ pub enum Engine {
     Move,
     /// On the thread that faulted, without moves: what is taken away is write-protected, copied and dropped.
     Copy,
+    /// The same of memory that others may map (a memfd for each region): pages are copied to it and shown by one call, and a hole is made where one is taken away. It costs more, so it is
+    /// had only where it is asked for.
+    Shared,
 }
 
 impl Engine {
     /// The best first.
-    pub const ALL: [Self; 2] = [Self::Move, Self::Copy];
+    pub const ALL: [Self; 3] = [Self::Move, Self::Copy, Self::Shared];
 
     /// What it does nothing without.
     #[must_use]
@@ -31,7 +34,13 @@ impl Engine {
         match self {
             Self::Move => &[Ability::Signal, Ability::Protect, Ability::Copy, Ability::Move],
             Self::Copy => &[Ability::Signal, Ability::Protect, Ability::Copy],
+            Self::Shared => &[Ability::Signal, Ability::Protect, Ability::Copy, Ability::Share],
         }
+    }
+
+    /// The features that it takes.
+    pub(crate) fn features(self) -> Features {
+        self.needs().iter().fold(Features::NONE, |all, need| all.with(need.needs()))
     }
 }
 
@@ -40,6 +49,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Self::Move => "on the faulting thread, pages copied in and moved out (UFFDIO_COPY, UFFDIO_MOVE)",
             Self::Copy => "on the faulting thread, pages copied in and copied out (UFFDIO_COPY)",
+            Self::Shared => "on the faulting thread, pages copied to shared memory and out (UFFDIO_COPY to a memfd)",
         })
     }
 }

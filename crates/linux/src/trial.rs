@@ -8,7 +8,7 @@
 use crate::PAGE;
 use crate::child;
 use crate::door::{Door, Shut};
-use crate::pages::{Pages, memfd};
+use crate::pages::{Pages, make_hole, memfd};
 use crate::scan::{self, Pagemap};
 use crate::stopped::{Cause, Stopped};
 use crate::uffd::{Features, Uffd};
@@ -31,6 +31,8 @@ pub enum Ability {
     Poison,
     /// `UFFDIO_CONTINUE` of pages of a memfd.
     Continue,
+    /// Protected copies to a memfd, which others see; a hole takes them away from all.
+    Share,
     /// What was written can be asked for: `WP_ASYNC`, and `PAGEMAP_SCAN`, which protects it anew.
     Track,
     /// Huge pages of a memfd.
@@ -41,8 +43,17 @@ const SHMEM_HUGE: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 impl Ability {
     /// All.
-    pub const ALL: [Self; 8] =
-        [Self::Signal, Self::Copy, Self::Move, Self::Protect, Self::Poison, Self::Continue, Self::Track, Self::HugeShared];
+    pub const ALL: [Self; 9] = [
+        Self::Signal,
+        Self::Copy,
+        Self::Move,
+        Self::Protect,
+        Self::Poison,
+        Self::Continue,
+        Self::Share,
+        Self::Track,
+        Self::HugeShared,
+    ];
 
     /// What it is called.
     #[must_use]
@@ -54,6 +65,7 @@ impl Ability {
             Self::Protect => "UFFDIO_WRITEPROTECT",
             Self::Poison => "UFFDIO_POISON",
             Self::Continue => "UFFDIO_CONTINUE of a memfd",
+            Self::Share => "UFFDIO_COPY to a memfd",
             Self::Track => "WP_ASYNC and PAGEMAP_SCAN",
             Self::HugeShared => "huge pages of a memfd",
         }
@@ -69,6 +81,7 @@ impl Ability {
             Self::Protect => Features::PAGEFAULT_FLAG_WP,
             Self::Poison => Features::POISON,
             Self::Continue => Features::MINOR_SHMEM,
+            Self::Share => Features::PAGEFAULT_FLAG_WP.with(Features::MINOR_SHMEM).with(Features::WP_HUGETLBFS_SHMEM),
             Self::Track => Features::PAGEFAULT_FLAG_WP.with(Features::WP_UNPOPULATED).with(Features::WP_ASYNC),
         }
     }
@@ -86,6 +99,7 @@ impl Ability {
             Self::Protect => protect,
             Self::Poison => poison,
             Self::Continue => map_minor,
+            Self::Share => share,
             Self::Track => track,
             Self::HugeShared => return huge_shared(),
         };
@@ -227,6 +241,32 @@ fn map_minor(uffd: &Uffd) -> Result<(), Why> {
     fails(&pages, 0)?;
     // SAFETY: (1) as above.
     unsafe { uffd.map_minor(pages.at(0), PAGE, false)? };
+    is_there(&pages, 0)
+}
+
+fn share(uffd: &Uffd) -> Result<(), Why> {
+    let file = memfd(1).map_err(|error| Why::System("memfd_create(2)", error))?;
+    let (pages, others, source) = (mapped(Pages::of(&file, 1))?, mapped(Pages::of(&file, 1))?, mapped(Pages::anonymous(1))?);
+    source.write(0);
+    // SAFETY: (1) and (2) pages of which nobody else knows.
+    let copy = || unsafe { uffd.copy(pages.at(0), source.at(0), PAGE, true) };
+    // SAFETY: (1) as above.
+    unsafe { uffd.register_shared(pages.at(0), PAGE)? };
+    copy()?;
+    fails(&pages, 0)?;
+    is_there(&others, 0)?;
+    make_hole(&file, 0, PAGE).map_err(|error| Why::System("a hole in a memfd", error))?;
+    fails(&pages, 0)?;
+    // Others see zeros now, and by looking have put a page there, which is not shown.
+    let is_there_still = others.is_written(0).map_err(|error| Why::System("a byte through a pipe", error))?;
+    expect(!is_there_still, "others have what was taken away")?;
+    fails(&pages, 0)?;
+    expect(copy().is_err_and(|stopped| stopped.cause() == Cause::PageThere), "a copy took the place of a page that was there")?;
+    // Then it is made the page's, and shown.
+    others.write(0);
+    // SAFETY: (1) as above.
+    unsafe { uffd.map_minor(pages.at(0), PAGE, true)? };
+    fails(&pages, 0)?;
     is_there(&pages, 0)
 }
 

@@ -87,7 +87,6 @@ const PLACES: &[&str] = &[
     "crates/linux/src/host/",
     // A signal handler, regions whose faults it has, and a line that it writes.
     "crates/linux/src/region/access.rs",
-    "crates/linux/src/region/build.rs",
     "crates/linux/src/region/mod.rs",
     "crates/linux/src/region/pin.rs",
     "crates/linux/src/region/poison.rs",

@@ -72,9 +72,8 @@ impl<'h> Copied<'h> {
 
     fn of(host: &'h Parts, frame: FrameId, slot: u32) -> Self {
         let pinned = host.places[frame.0 as usize].pin();
-        let from = host.lies(pinned.at) as *const Page;
-        // SAFETY: (1) held, says the caller, and pinned; (2) the slot is this thread's.
-        unsafe { (host.stash.at(slot) as *mut Page).copy_from_nonoverlapping(from, 1) };
+        // SAFETY: (1) held, says the caller, and pinned; (2) all of it; (3) the slot is this thread's.
+        unsafe { host.copy_from(pinned.at, 0, host.stash.at(slot) as *mut u8, size_of::<Page>()) };
         Self { host, slot }
     }
 

@@ -115,24 +115,25 @@ unsafe impl Frames for Host {
     unsafe fn copy(&self, from: FrameId, to: FrameId) {
         let pinned = self.0.places[from.0 as usize].pin();
         let into = self.0.must_have(self.0.buffer(to));
-        // SAFETY: (1) pinned; (2) the other's page is the caller's alone.
-        unsafe { into.copy_from_nonoverlapping(self.0.lies(pinned.at) as *const u8, PAGE as usize) };
+        // SAFETY: (1) pinned; (2) all of it; (3) the other's page is the caller's alone.
+        unsafe { self.0.copy_from(pinned.at, 0, into, PAGE as usize) };
     }
 
     unsafe fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
         assert!(offset + into.len() <= PAGE as usize, "within a page");
         let pinned = self.0.places[frame.0 as usize].pin();
-        // SAFETY: (1) pinned, and within the page.
-        unsafe { (self.0.lies(pinned.at) as *const u8).add(offset).copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
+        // SAFETY: (1) pinned; (2) asserted; (3) a slice.
+        unsafe { self.0.copy_from(pinned.at, offset, into.as_mut_ptr(), into.len()) };
     }
 
     unsafe fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= PAGE as usize, "within a page");
         let place = &self.0.places[frame.0 as usize];
-        let page = match place.get() {
+        let page = match (place.get(), &self.0.shares) {
+            (Where::Shown { at, .. }, Some(shares)) => return shares.write(at + offset as u64, from),
             // As the program would: if it may not, it faults.
-            Where::Shown { at, .. } => at as *mut u8,
-            before => {
+            (Where::Shown { at, .. }, None) => at as *mut u8,
+            (before, _) => {
                 let page = self.0.must_have(self.0.buffer(frame));
                 if matches!(before, Where::Zeros) {
                     // SAFETY: (1) a page of the stash, this frame's.

@@ -42,7 +42,7 @@ impl Noted {
         self.0.retain(|page| !gone(page.at));
         let mut pages: ArrayVec<u64, MOST> = found.iter().map(|page| page.at).collect();
         // SAFETY: (1) noted: their frames are nobody's.
-        unsafe { host.advised.drop_pages(&mut pages) };
+        unsafe { host.drop_shown(&mut pages) };
         for page in &found {
             host.left.remove(page.at, page.frame);
             host.free.give(page.frame);

@@ -2,12 +2,20 @@
 //!
 //! **Guarantee.** They are unmapped when this is dropped, by the process that mapped them. No memory is taken for them until they are used.
 //!
-//! **Mechanism.** Private anonymous mappings of small pages, and what the kernel is told about them.
+//! **Mechanism.** Mappings of small pages, private and anonymous, or of a memfd of their own, and what the kernel is told about them.
 
+use super::shares::Shares;
 use crate::PAGE;
-use crate::pages::map_empty;
+use crate::pages::{self, map_empty};
 use bytemuck::{AnyBitPattern, NoUninit};
+use std::fs::File;
 use std::io::Error;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+/// Bytes whose entries are in one table of the kernel's.
+const TABLE: u64 = 512 * PAGE;
 
 /// Addresses of so many bytes.
 #[derive(Debug)]
@@ -16,6 +24,8 @@ pub struct Memory {
     len: u64,
     /// The process whose they are.
     whose: u32,
+    /// The memfd, and among which it is found.
+    shared: Option<(Arc<OwnedFd>, Arc<Shares>)>,
 }
 
 // SAFETY: (1) an address; who uses what is there says why he may.
@@ -30,13 +40,42 @@ impl Memory {
     ///
     /// The kernel's: `ENOMEM` where the process may map no more.
     pub fn new(len: u64) -> Result<Self, Error> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let memory = Self { at: map_empty(len as usize, flags, -1)?, len, whose: std::process::id() };
+        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// The same, of a memfd, which stays as long as it is.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `EFBIG` where files may not be so long (`RLIMIT_FSIZE`).
+    pub fn shared(len: u64, among: &Arc<Shares>) -> Result<Self, Error> {
+        let file = pages::memfd(len / PAGE)?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: (1) a call without pointers.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(Error::last_os_error());
+        }
+        let (mut memory, file) = (Self::map(len, libc::MAP_SHARED, file.as_raw_fd())?, Arc::new(file));
+        among.add(memory.at(0)..memory.at(0) + len, file.clone());
+        memory.shared = Some((file, among.clone()));
+        Ok(memory)
+    }
+
+    fn map(len: u64, flags: i32, fd: RawFd) -> Result<Self, Error> {
+        let memory = Self { at: aligned(len)?, len, whose: std::process::id(), shared: None };
+        map_empty(memory.at, len as usize, flags | libc::MAP_NORESERVE | libc::MAP_FIXED, fd)?;
         // Where the kernel knows no huge pages, or merges none, it has none.
         _ = memory.advise(libc::MADV_NOHUGEPAGE);
         _ = memory.advise(libc::MADV_UNMERGEABLE);
         memory.advise(libc::MADV_DONTFORK)?;
         Ok(memory)
+    }
+
+    /// A descriptor of the same memory, to be read; none, where it is private.
+    pub fn share(&self) -> Option<Result<File, Error>> {
+        let (file, _) = self.shared.as_ref()?;
+        // Another description of the file, which cannot be written.
+        Some(File::open(format!("/proc/self/fd/{}", file.as_raw_fd())))
     }
 
     /// Whether it is this process's: a child that a fork made has not got it.
@@ -92,8 +131,23 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.is_here() {
+            if let Some((_, among)) = &self.shared {
+                among.remove(self.at(0));
+            }
             // SAFETY: (1) ours; who drops it does not use it any more.
             unsafe { libc::munmap(self.at.cast(), self.len as usize) };
         }
     }
+}
+
+/// Addresses for so many bytes, of which a run of pages that are brought together lies under one table: the kernel gives such for private memory alone.
+fn aligned(len: u64) -> Result<*mut u8, Error> {
+    let whole = map_empty(null_mut(), (len + TABLE) as usize, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)?;
+    let at = (whole as u64).next_multiple_of(TABLE);
+    let (before, behind) = (at - whole as u64, whole as u64 + TABLE - at);
+    for (at, len) in [(whole as u64, before), (at + len, behind)] {
+        // SAFETY: (1) just mapped, and nobody's; nothing is unmapped where there is none.
+        unsafe { libc::munmap(at as *mut libc::c_void, len as usize) };
+    }
+    Ok(at as *mut u8)
 }

@@ -7,6 +7,8 @@
 //! (`UFFDIO_COPY`), protected if the access was a read: nobody has to be flushed for that. They are taken back by a move (`UFFDIO_MOVE`), which empties the address in one step; and
 //! what an evictor has taken out of the tables is [`left`] where it is until its frame is free, and is dropped with others then ([`leaving`]).
 //!
+//! Where the engine is [`Engine::Shared`], regions are memfds, and what leaves becomes a hole ([`shares`]).
+//!
 //! | file | of the platform's traits |
 //! |---|---|
 //! | `frames` | [`Frames`](spile::Frames): whose page, and what is in it |
@@ -24,6 +26,7 @@ mod left;
 mod memory;
 mod pins;
 mod place;
+mod shares;
 mod show;
 mod sleep;
 mod stash;
@@ -42,6 +45,7 @@ use lanes::Lanes;
 use leaving::Leaving;
 use left::Left;
 use place::Place;
+use shares::Shares;
 use sleep::Beds;
 use spile::reclaim::{Marks, Pressed, Reclaimer, Record, SecondChance, ToSwap};
 use spile::{FrameId, FrameMeta, Machine, PAGE as CORE_PAGE, Platform, Shared, Slot, Transfer};
@@ -68,6 +72,8 @@ pub struct Parts {
     leaving: Leaving,
     pins: Pins,
     stash: Stash,
+    /// Of [`Engine::Shared`].
+    shares: Option<Arc<Shares>>,
     tables: Memory,
     free_tables: Lanes,
     shared: Shared,
@@ -103,6 +109,7 @@ impl Host {
             leaving: Leaving::new(),
             pins: Pins::new(all as usize),
             stash: Stash::new(&uffd, u64::from(all))?,
+            shares: (engine == Engine::Shared).then(Arc::default),
             tables: Memory::new(u64::from(tables) * PAGE)?,
             free_tables: Lanes::new(tables as usize, 0..tables),
             shared: Shared::new(),
@@ -118,6 +125,25 @@ impl Host {
     /// The descriptor.
     pub fn uffd(&self) -> &Uffd {
         &self.0.uffd
+    }
+
+    /// Memory for a region, whose faults are this pager's.
+    ///
+    /// # Errors
+    ///
+    /// What could not be done, and the kernel's.
+    pub fn memory(&self, len: u64) -> Result<Memory, (&'static str, io::Error)> {
+        let memory = match &self.0.shares {
+            Some(shares) => Memory::shared(len, shares),
+            None => Memory::new(len),
+        };
+        let memory = memory.map_err(|error| ("map the region", error))?;
+        let (at, len) = (memory.at(0), memory.len());
+        // SAFETY: (1) nobody uses it yet, and who will has its faults handled.
+        let registered =
+            unsafe { if self.0.shares.is_some() { self.0.uffd.register_shared(at, len) } else { self.0.uffd.register(at, len) } };
+        registered.map_err(|stopped| ("register the region with the userfaultfd", stopped.error()))?;
+        Ok(memory)
     }
 
     /// Which pages stay where they are.

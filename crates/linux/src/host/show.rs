@@ -53,17 +53,22 @@ impl Host {
             return Err(Refused::Busy);
         }
         // SAFETY: (1) who misses the page waits for this; (2) what is in the stash is written by who has the frame alone.
-        match unsafe { self.0.uffd.copy(at, from, PAGE, is_protected) } {
+        let mut copied = unsafe { self.0.uffd.copy(at, from, PAGE, is_protected) };
+        if let (Err(stopped), Some(shares)) = (copied, &self.0.shares)
+            && stopped.cause() == Cause::PageThere
+        {
+            // SAFETY: (1) and (2) as above, and nothing of the region's is there: that was left, and is gone.
+            copied = unsafe { shares.take_over(at, from, is_protected, &self.0.uffd) };
+        }
+        match copied.map_err(|stopped| (stopped, stopped.cause())) {
             Ok(()) => {
                 self.is_shown(at, new, is_protected);
                 Ok(())
             }
-            Err(stopped) => match stopped.cause() {
-                // The kernel's, of a mapping that a program has put here.
-                Cause::PageThere => Err(Refused::Busy),
-                Cause::NoMemory => Err(Refused::NoMemory),
-                _ => crate::report::abort(format_args!("{stopped}")),
-            },
+            // The kernel's, of a mapping that a program has put here.
+            Err((_, Cause::PageThere)) => Err(Refused::Busy),
+            Err((_, Cause::NoMemory)) => Err(Refused::NoMemory),
+            Err((stopped, _)) => crate::report::abort(format_args!("{stopped}")),
         }
     }
 
@@ -107,7 +112,7 @@ impl Host {
     fn hide(&self, at: u64, old: Pte) {
         if old.frame == super::ZEROS {
             // SAFETY: (1) a copy of zeros.
-            return unsafe { self.0.advised.drop_pages(&mut [at]) };
+            return unsafe { self.0.drop_shown(&mut [at]) };
         }
         let place = &self.0.places[old.frame.0 as usize];
         debug_assert!(matches!(place.get(), Where::Shown { at: there, .. } if there == at), "{:?} at {at:#x}", place.get());
@@ -138,7 +143,7 @@ impl Host {
 
     /// Moves what is shown at `at` to the stash: to which slot. Asks the kernel so often.
     fn move_away(&self, at: u64, patience: u32) -> Result<u32, Unmoved> {
-        if self.0.engine == Engine::Copy {
+        if self.0.engine != Engine::Move {
             return Err(Unmoved::Never);
         }
         let slot = self.0.stash.shelter(&self.0.advised);
@@ -167,8 +172,9 @@ impl Host {
         // SAFETY: (1) who writes it from now on faults, and waits; (2) it is there, and nobody else takes it away; the slot is this thread's.
         unsafe {
             self.0.uffd.protect(at, PAGE, true).unwrap_or_else(|stopped| crate::report::abort(format_args!("{stopped}")));
-            (self.0.stash.at(slot) as *mut u8).copy_from_nonoverlapping(at as *const u8, PAGE as usize);
-            self.0.advised.drop_pages(&mut [at]);
+            let shown = Where::Shown { at, is_protected: true };
+            self.0.copy_from(shown, 0, self.0.stash.at(slot) as *mut u8, PAGE as usize);
+            self.0.drop_shown(&mut [at]);
         }
         slot
     }

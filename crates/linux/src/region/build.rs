@@ -7,7 +7,7 @@
 use super::poison::{But, Poisoned};
 use super::{NoRegion, Region, Served};
 use crate::backing::Backing;
-use crate::host::{Contents, Memory};
+use crate::host::Contents;
 use crate::latency::Meter;
 use crate::pager::Pager;
 use crate::registry::{self, Serve, Visit};
@@ -99,10 +99,7 @@ impl<'p, B: Backing, L: Locking> RegionBuilder<'p, B, L> {
             return Err(NoRegion::Budget(bytes));
         }
         let host = self.pager.host().clone();
-        let memory = Memory::new(self.len.next_multiple_of(PAGE)).map_err(|error| NoRegion::Kernel("map the region", error))?;
-        let register = |stopped: crate::Stopped| NoRegion::Kernel("register the region with the userfaultfd", stopped.error());
-        // SAFETY: (1) nobody uses it yet, and who will has its faults handled.
-        unsafe { host.uffd().register(memory.at(0), memory.len()) }.map_err(register)?;
+        let memory = host.memory(self.len.next_multiple_of(PAGE)).map_err(|(what, error)| NoRegion::Kernel(what, error))?;
         let backing = Arc::new(self.backing);
         let poisoned = (self.on_failure == OnFailure::Poison).then(|| Arc::new(Poisoned::new()));
         let contents = Contents::new(match &poisoned {

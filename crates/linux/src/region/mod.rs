@@ -13,6 +13,7 @@ mod look;
 mod pin;
 mod poison;
 mod prefetch;
+mod share;
 mod verbs;
 
 pub use build::{OnFailure, RegionBuilder};
@@ -31,7 +32,8 @@ use crate::workers::Workers;
 use crate::{events, report};
 use poison::Poisoned;
 use spile::backing::File;
-use spile::{Access, Denied, Locking, Mm, VmaRefcount};
+use spile::linux::advice;
+use spile::{Access, Denied, Done, Locking, Mm, VmaRefcount};
 use spile_rcu::Global;
 use spile_sync::atomic::AtomicU64;
 use std::fmt;
@@ -72,11 +74,22 @@ impl<L: Locking> Served<L> {
         self.noted.change(what, at, |each| self.mm.each_mapping(each));
     }
 
-    fn fault(&self, at: u64, access: Access) -> Result<(), Denied> {
+    fn fault(&self, at: u64, access: Access) -> Result<Done, Denied> {
         self.mm.platform().balance();
-        Errands::during(|| self.mm.fault_and_wait(at, access))?;
+        let done = Errands::during(|| self.mm.fault_and_wait(at, access))?;
         if access == Access::Write {
             self.contents().note_write((at - self.start) / PAGE);
+        }
+        Ok(done)
+    }
+
+    /// That of a signal.
+    fn resolve(&self, at: u64, access: Access) -> Result<(), Denied> {
+        let done = self.fault(at, access)?;
+        let page = at & !(PAGE - 1);
+        if self.mm.platform().has_lost(page, done == Done::Spurious) {
+            // The core takes its own entry away too. The next fault has the page shown.
+            self.mm.madvise(page, PAGE, advice::DONTNEED).map_err(|_| Denied::Unmapped)?;
         }
         Ok(())
     }
@@ -84,13 +97,13 @@ impl<L: Locking> Served<L> {
 
 impl<L: Locking> Serve for Served<L> {
     fn serve(&self, at: u64, access: Access) -> Result<(), Denied> {
-        self.faults.time(|| self.fault(at, access))?;
+        self.faults.time(|| self.resolve(at, access))?;
         self.noted.note(access.into(), at..at);
         Ok(())
     }
 
     fn bring(&self, page: u64) -> Result<(), Failed> {
-        self.fault(self.start + page * PAGE, Access::Read).map_err(|why| self.failure(page * PAGE, why))
+        self.fault(self.start + page * PAGE, Access::Read).map(drop).map_err(|why| self.failure(page * PAGE, why))
     }
 
     fn failed(&self, at: u64, access: Access, why: Denied) -> Answer {

@@ -3,13 +3,20 @@
 
 use spile::Locking;
 use spile_linux::backing::{Backing, Page};
-use spile_linux::{Builder, PAGE, Pager};
+use spile_linux::{Builder, Engine, PAGE, Pager};
 use std::io;
 use std::sync::Mutex;
 
-/// A pager with such a budget, or a word why the test is skipped.
+/// A pager with such a budget, of the engine that `SPILE_ENGINE` names or the best that there is, or a word why the test is skipped.
 pub fn pager(budget: u64) -> Option<Pager> {
-    built(Pager::builder().budget(budget))
+    let builder = Pager::builder().budget(budget);
+    built(match std::env::var("SPILE_ENGINE") {
+        Err(_) => builder,
+        Ok(name) => {
+            let named = |engine: &Engine| format!("{engine:?}").eq_ignore_ascii_case(&name);
+            builder.engine(Engine::ALL.into_iter().find(named).unwrap_or_else(|| panic!("SPILE_ENGINE={name}: there is none")))
+        }
+    })
 }
 
 /// One that was asked for so, or a word.
