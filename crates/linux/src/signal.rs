@@ -76,10 +76,16 @@ fn others() -> libc::sigset_t {
     }
 }
 
-/// From now on this thread, the pager's own, handles no signal that another can.
-pub fn block_others() {
-    // SAFETY: (1) a set; (2) this thread's mask.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &others(), null_mut()) };
+/// Runs `spawn` with the signals that a thread of the pager's own has, which inherits them: faults, and what the kernel sends for what a thread does.
+pub fn without_others<T>(spawn: impl FnOnce() -> T) -> T {
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: (1) sets; (2) this thread's mask, which is as it was when this returns.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, &others(), before.as_mut_ptr());
+        let spawned = spawn();
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut());
+        spawned
+    }
 }
 
 /// Whether this thread lets SIGBUS through. If not, its first fault of a region ends the process: the kernel does not wait.

@@ -52,20 +52,26 @@ impl Shared {
                 line = self.changed.wait(line).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             };
-            // What has no more is dropped here, by the line.
             if let Some(part) = job.take() {
                 line.jobs.push_back(Arc::clone(&job));
                 return Some((job, part));
             }
+            // With nothing locked: whoever awaits it may go with it, and drop what comes back here.
+            drop(line);
+            drop(job);
+            line = lock(&self.line);
         }
     }
 
     fn work(&self) {
-        signal::block_others();
-        while let Some((job, part)) = self.next() {
-            // Whom it wakes, or drops, may panic; the thread is others' too.
-            _ = catch_unwind(AssertUnwindSafe(move || job.run(part)));
-        }
+        let a_part = || {
+            self.next().is_some_and(|(job, part)| {
+                job.run(part);
+                true
+            })
+        };
+        // Whom it wakes, or drops, may panic; the thread is others' too.
+        while catch_unwind(AssertUnwindSafe(a_part)).unwrap_or(true) {}
     }
 }
 
@@ -84,7 +90,8 @@ impl Workers {
         let mut line = lock(&self.shared.line);
         while line.threads < self.most {
             let shared = Arc::clone(&self.shared);
-            match std::thread::Builder::new().name("spile-prefetch".into()).spawn(move || shared.work()) {
+            let thread = std::thread::Builder::new().name("spile-prefetch".into());
+            match signal::without_others(|| thread.spawn(move || shared.work())) {
                 Ok(_) => line.threads += 1,
                 Err(error) if line.threads == 0 => return Err(error),
                 Err(_) => break,

@@ -9,7 +9,7 @@ use common::accesses::{Came, Done, Failed, came};
 use common::{PAGE, watched};
 use pagers::{Asking, Kept, built, pager};
 use spile::Denied;
-use spile_linux::{Engine, NoPin, Pager, Region};
+use spile_linux::{Engine, NoPin, NoRegion, Pager, Region};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -196,8 +196,13 @@ fn a_quarter_stays_for_others() {
         assert_eq!(region.pinnable(), 48 * PAGE);
         // And of its own.
         region.set_budget(Some(8 * PAGE)).unwrap();
-        assert!(matches!(region.pin(0..7 * PAGE), Err(NoPin::Budget(most)) if most == 6 * PAGE));
-        let _most = region.pin(0..6 * PAGE).unwrap();
+        assert!(matches!(region.pin(0..5 * PAGE), Err(NoPin::Budget(most)) if most == 4 * PAGE));
+        let _most = region.pin(0..4 * PAGE).unwrap();
+        // Nor are they ever more than that.
+        region.set_budget(Some(12 * PAGE)).unwrap();
+        let _more = region.pin(4 * PAGE..8 * PAGE).unwrap();
+        let refused = region.set_budget(Some(11 * PAGE)).unwrap_err();
+        assert!(matches!(refused, NoRegion::Pinned { pinned, .. } if pinned == 8 * PAGE), "{refused}");
         region.as_slice::<[u64; 512]>().iter().zip(1..).for_each(|(words, number)| assert_eq!(words[9], number));
     });
 }

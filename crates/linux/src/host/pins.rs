@@ -30,9 +30,9 @@ pub fn reserve(count: &AtomicU64, more: u64, most: u64) -> bool {
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
 }
 
-/// What of `pages` may be pinned: a quarter goes on being a place where others come and go.
+/// What of `pages` may be pinned: a quarter goes on being a place where others come and go, and as many as one instruction may touch.
 pub fn most_of(pages: u64) -> u64 {
-    pages - pages.div_ceil(4)
+    pages.saturating_sub(pages.div_ceil(4).max(4))
 }
 
 impl Pins {

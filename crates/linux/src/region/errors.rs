@@ -21,6 +21,13 @@ pub enum NoRegion {
     Lacks(Ability),
     /// A budget of less than [`RegionBuilder::LEAST`](crate::RegionBuilder::LEAST) bytes.
     Budget(u64),
+    /// So many bytes are pinned that this budget would leave too few for others.
+    Pinned {
+        /// The budget.
+        budget: u64,
+        /// How many are pinned.
+        pinned: u64,
+    },
     /// The kernel refused something that it needs.
     Kernel(&'static str, io::Error),
     /// The pager has no memory for its tables.
@@ -33,6 +40,10 @@ impl fmt::Display for NoRegion {
             Self::Length(len) => write!(f, "a region of {len} bytes: it takes 1 at least, and {MOST} at most"),
             Self::Window(pages) => write!(f, "a window of {pages} pages: it takes a power of two, {MOST_AROUND} at most"),
             Self::Budget(bytes) => write!(f, "a budget of {bytes} bytes: a region takes {LEAST} at least"),
+            Self::Pinned { budget, pinned } => write!(
+                f,
+                "a budget of {budget} bytes: {pinned} are pinned, which leaves too few for others; let go of some first"
+            ),
             Self::Lacks(ability) => {
                 write!(f, "the kernel has no {} here, which takes", ability.name())?;
                 ability.needs().names().try_for_each(|(name, version)| write!(f, " {name} (Linux {version})"))

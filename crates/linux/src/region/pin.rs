@@ -108,7 +108,7 @@ impl DerefMut for PinnedMut<'_> {
 impl<B: Backing, L: Locking> Region<B, L> {
     /// Brings the pages of `bytes`, and keeps them in memory, and shown where they are, as long as what this gives lives: to be handed to a system call, or to code that may not take a signal.
     ///
-    /// What is pinned is of the budget: of the pager's and of the region's own three quarters can be pinned, no more, so that others go on finding room. A page that is pinned twice counts
+    /// What is pinned is of the budget: of the pager's and of the region's own three quarters can be pinned, no more, and never the last four pages, so that others go on finding room. A page that is pinned twice counts
     /// twice. [`evict`](Self::evict), other regions and a smaller [budget](Self::set_budget) leave it where it is; [`flush`](Self::flush) writes it back like any other. May sleep, as a fault
     /// does: with no lock held that the backing takes.
     ///

@@ -96,11 +96,13 @@ impl Future for Prefetch {
     type Output = Result<(), Failed>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Made, and the one before dropped, with nothing locked: both are others' code.
+        let mut waker = Some(context.waker().clone());
         let mut progress = lock(&self.0.progress);
         if progress.left == 0 {
             return Poll::Ready(progress.failed.take().map_or(Ok(()), Err));
         }
-        progress.waker = Some(context.waker().clone());
+        std::mem::swap(&mut progress.waker, &mut waker);
         Poll::Pending
     }
 }
@@ -108,6 +110,9 @@ impl Future for Prefetch {
 impl Drop for Prefetch {
     fn drop(&mut self) {
         self.0.is_cancelled.store(true, Ordering::Relaxed);
+        // Nobody waits any more; it goes here, not when a worker comes by.
+        let waker = lock(&self.0.progress).waker.take();
+        drop(waker);
     }
 }
 
@@ -139,7 +144,9 @@ impl<B: Backing, L: Locking> Region<B, L> {
     /// What it gives says [`Failed`]: of all pages that could not be brought, the first. Others may be there, on both sides.
     pub fn prefetch_async(&self, bytes: Range<u64>) -> Prefetch {
         let pages = self.pages_of(&bytes);
-        let parts = if pages.is_empty() { 0 } else { pages.end.div_ceil(PART) - pages.start / PART };
+        // A child that a fork made has neither the region nor the threads.
+        let failed = (!self.memory.is_here()).then_some(Failed { at: bytes.start, why: Denied::Unmapped, error: None });
+        let parts = if pages.is_empty() || failed.is_some() { 0 } else { pages.end.div_ceil(PART) - pages.start / PART };
         let served: Weak<Served<L>> = Arc::downgrade(&self.served);
         let bringing = Bringing {
             of: served,
@@ -147,7 +154,7 @@ impl<B: Backing, L: Locking> Region<B, L> {
             next: AtomicU64::new(pages.start),
             pages,
             is_cancelled: AtomicBool::new(false),
-            progress: Mutex::new(Progress { left: parts, failed: None, waker: None }),
+            progress: Mutex::new(Progress { left: parts, failed, waker: None }),
         };
         begin(&self.workers, bringing)
     }

@@ -7,6 +7,7 @@
 use super::build::LEAST;
 use super::{Failed, NoRegion, Region, Unwritten};
 use crate::backing::Backing;
+use crate::host::most_of;
 use crate::registry::{self, Serve, Visit};
 use crate::trace::{self, What};
 use crate::working_set::WorkingSet;
@@ -73,10 +74,15 @@ impl<B: Backing, L: Locking> Region<B, L> {
     ///
     /// # Errors
     ///
-    /// [`NoRegion::Budget`].
+    /// [`NoRegion::Budget`]; [`NoRegion::Pinned`], if what is pinned now would leave too few for others.
     pub fn set_budget(&self, bytes: Option<u64>) -> Result<(), NoRegion> {
         if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST) {
             return Err(NoRegion::Budget(bytes));
+        }
+        // Relaxed: a moment's truth; pins that are made meanwhile are bounded by the budget before.
+        let pinned = self.served.pinned.load(Ordering::Relaxed);
+        if let Some(budget) = bytes.filter(|bytes| most_of(bytes / PAGE) < pinned) {
+            return Err(NoRegion::Pinned { budget, pinned: pinned * PAGE });
         }
         let _visit = Visit::begin();
         let before = self.served.mm.resident_pages();

@@ -199,7 +199,8 @@ impl<P: Pressed> Reclaimer<P> {
             Left::Gone => done.freed += 1,
             // It arrives again by the completion, if it stays.
             Left::Writing => done.writing += 1,
-            Left::Kept => self.policy.stays(p, frame, false),
+            // Found meanwhile, or not written: among the inactive many such would keep those that are used from being looked at again.
+            Left::Kept => self.policy.stays(p, frame, true),
         }
     }
 

@@ -21,7 +21,7 @@ use spile_sync::atomic::Ordering;
 use spile_sync::seeded;
 
 impl<P: Pressed> Reclaimer<P> {
-    /// Hides `page` of `file`, which is in `held`, in every entry that shows it; or lets no CPU write it, if it is to be written back first. None: it stays, as it is or until it is
+    /// Hides `page` of `file`, which is in `held`, in every entry that shows it; to be written back first, if it was written. None: it stays, as it is or until it is
     /// written. What was written and comes from nowhere goes to a slot.
     pub(super) fn hide<'p>(
         &'p self,
