@@ -165,7 +165,7 @@ fn changes<L: Locking>() {
         // Who finds out under way where it changes something may have no right to it.
         let again = u64::from(L::NAME == "range_lock");
         cpu.call(|| mm.map(Place::Anywhere(PAGE), |at| Attr::anon(at.start(), Prot::RW))).unwrap();
-        since.expect("an mmap anywhere", &[(Event::Write, 1 + again), (Event::Replan, again)]);
+        since.expect("an mmap anywhere", &[(Event::Write, 1 + again), (Event::Elsewhere, again)]);
         let child = cpu.call(|| mm.fork()).unwrap();
         since.expect("fork, which claims", &[(Event::Write, 1), graces::<L>(1)]);
         Since { mm: &child, before: Counters::default() }.expect("the child", &[(Event::Write, 1)]);

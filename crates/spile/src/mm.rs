@@ -433,7 +433,7 @@ impl<P: Platform, L: Locking> Mm<P, L> {
                 Ok(done) => return done,
                 Err(Elsewhere(range)) => elsewhere = Some(range),
             }
-            self.count(Event::Replan);
+            self.count(Event::Elsewhere);
         }
     }
 

@@ -185,7 +185,7 @@ impl<L: Locking> Target for Core<L> {
     fn events(&self) -> Events {
         let counted = self.mm.counters();
         // A change that had to begin anew elsewhere was given two rights.
-        let changes = counted[Event::Write] - counted[Event::Replan];
+        let changes = counted[Event::Write] - counted[Event::Elsewhere];
         let faults = counted[Event::FastResolved] + counted[Event::SlowResolved];
         Events {
             counts: Counts { faults, changes, frames: self.lean.given() },

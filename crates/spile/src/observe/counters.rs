@@ -81,7 +81,9 @@ events! {
     Write = "writes",
     /// It had to be waited for. Once for each time that it was given; where it is several locks, perhaps once for each of them.
     WriteWait = "write_waits",
-    /// A change planned again: a fault had set an identity that it relied on, or it had no right to the place that it found.
+    /// A change began anew with another right: it had none to the place that it found.
+    Elsewhere = "elsewhere",
+    /// A change planned again: a fault had set an identity that it relied on.
     Replan = "replans",
     /// A change waited until faults let go of what it has claimed or excluded. Those that exclude faults by `write` itself are in
     /// [`WriteWait`](Self::WriteWait).
