@@ -131,8 +131,8 @@ impl Host {
     /// Whether the kernel shows nothing at `page`, where the core shows something: to be asked of each signal, with whether there was nothing to be done. A program can make the kernel drop its entries,
     /// and the kernel does it to swap pages. One such signal may have come when another thread had just done all.
     pub fn has_lost(&self, page: u64, was_idle: bool) -> bool {
-        let before = AT.replace(if was_idle { page } else { 0 });
-        self.0.shares.is_some() && was_idle && before == page
+        // Of private memory nothing is asked: this is the way of each fault.
+        self.0.shares.is_some() && AT.replace(if was_idle { page } else { 0 }) == page && was_idle
     }
 }
 

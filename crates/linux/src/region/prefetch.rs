@@ -4,6 +4,7 @@
 //!
 //! **Mechanism.** A future whose parts, each a window of pages, the pager's [workers](Workers) bring: several reads are under way at once. Who has done the last part wakes who waits.
 
+use super::build::MOST_AROUND;
 use super::{Failed, Region, Served};
 use crate::PAGE;
 use crate::backing::Backing;
@@ -19,8 +20,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// How many pages are a part: what the core brings by one read.
-const PART: u64 = 16;
+/// How many pages are a part: what the core brings by one read, at most.
+const PART: u64 = MOST_AROUND as u64;
 
 /// How far it is.
 struct Progress {

@@ -58,8 +58,8 @@ fn in_memory_of(pager: &Pager) -> Result<bool> {
     Ok(is_right)
 }
 
-/// What something took: how long, and how the region was before and after.
-struct Part(&'static str, Duration, Status, Status);
+/// What something took: how long, and what the region did meanwhile.
+struct Part(&'static str, Duration, Status);
 
 fn timed<B: spile_linux::backing::Backing, T>(
     what: &'static str,
@@ -69,7 +69,7 @@ fn timed<B: spile_linux::backing::Backing, T>(
 ) -> T {
     let (before, since) = (region.status(), Instant::now());
     let result = work(region);
-    parts.push(Part(what, since.elapsed(), before, region.status()));
+    parts.push(Part(what, since.elapsed(), region.status().since(&before)));
     result
 }
 
@@ -90,16 +90,15 @@ fn tell(parts: &[Part]) {
     let columns = ["", "ms", "MiB brought", "MiB written back", "MiB in memory", "faults", "half within", "99 % within"];
     let mut table = table(&columns, 1);
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-    for Part(what, took, before, after) in parts {
-        let faults = after.faults.since(&before.faults);
-        let within = |part| faults.quantile(part).map_or_else(String::new, |time| format!("{time:.1?}"));
+    for Part(what, took, done) in parts {
+        let within = |part| done.faults.quantile(part).map_or_else(String::new, |time| format!("{time:.1?}"));
         table.add_row([
             what.to_string(),
             took.as_millis().to_string(),
-            mib(after.filled - before.filled),
-            mib(after.written - before.written),
-            mib(after.resident),
-            grouped(faults.count()),
+            mib(done.filled),
+            mib(done.written),
+            mib(done.resident),
+            grouped(done.faults.count()),
             within(0.5),
             within(0.99),
         ]);
